@@ -1,0 +1,35 @@
+"""What every other package may use: the clock, identifiers, money, errors, the canonical row hash, crash points.
+
+Uses nothing of Mailstay itself.
+"""
+
+from tasks.core.clock import Clock, ClockError, DrivenClock, Follower, SystemClock, open_clock
+from tasks.core.crash import crash_point
+from tasks.core.errors import MailstayError, UsageError
+from tasks.core.ids import canonical_json, digest_of, sha256_hex
+from tasks.core.money import Money
+from tasks.core.progress import Progress, SilentProgress
+from tasks.core.rowhash import TableChecksum, row_hashes
+from tasks.core.text import mask_addresses, plural
+
+__all__ = [
+    "Clock",
+    "ClockError",
+    "DrivenClock",
+    "Follower",
+    "MailstayError",
+    "Money",
+    "Progress",
+    "SilentProgress",
+    "SystemClock",
+    "TableChecksum",
+    "UsageError",
+    "canonical_json",
+    "crash_point",
+    "digest_of",
+    "mask_addresses",
+    "open_clock",
+    "plural",
+    "row_hashes",
+    "sha256_hex",
+]

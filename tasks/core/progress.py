@@ -1,0 +1,31 @@
+"""How long work reports that it moves; what a person sees is decided by the command line."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+
+class Progress(Protocol):
+    """Receives the progress of one piece of work at a time."""
+
+    def start(self, title: str, total: int | None = None) -> None:
+        """Begin work called `title`, of `total` units (rows, messages) where that is known."""
+
+    def advance(self, units: int = 1) -> None:
+        """Report that `units` more are done."""
+
+    def finish(self, note: str = "") -> None:
+        """End the current work, with a short `note` of what came out."""
+
+
+class SilentProgress:
+    """Shows nothing: the default of every function that takes a `Progress`."""
+
+    def start(self, title: str, total: int | None = None) -> None:
+        """Ignore the start of `title`."""
+
+    def advance(self, units: int = 1) -> None:
+        """Ignore `units`."""
+
+    def finish(self, note: str = "") -> None:
+        """Ignore the end."""

@@ -1,0 +1,52 @@
+"""The continuity plan: one YAML file, typed, linted, with a JSON Schema for editors."""
+
+from tasks.plan.lint import Finding, lint
+from tasks.plan.loading import LoadedPlan, PlanError, load_plan, plan_schema, secret
+from tasks.plan.models import (
+    ApprovalPlan,
+    CampaignKind,
+    CanonicalTable,
+    CauseClass,
+    Channel,
+    DetectionPlan,
+    LatenessRule,
+    MarketingObject,
+    Plan,
+    ProviderPlan,
+    RampPlan,
+    ReportPlan,
+    Retention,
+    Role,
+    SourcePlan,
+    Stakeholder,
+    StatusPagePlan,
+    StorePlan,
+)
+
+__all__ = [
+    "ApprovalPlan",
+    "CampaignKind",
+    "CanonicalTable",
+    "CauseClass",
+    "Channel",
+    "DetectionPlan",
+    "Finding",
+    "LatenessRule",
+    "LoadedPlan",
+    "MarketingObject",
+    "Plan",
+    "PlanError",
+    "ProviderPlan",
+    "RampPlan",
+    "ReportPlan",
+    "Retention",
+    "Role",
+    "SourcePlan",
+    "Stakeholder",
+    "StatusPagePlan",
+    "StorePlan",
+    "lint",
+    "load_plan",
+    "plan_schema",
+    "secret",
+]

@@ -1,0 +1,298 @@
+"""The continuity plan: the one file that a user edits, as typed models.
+
+Every key has a description: `mailstay plan schema` turns these into the JSON Schema that editors complete from.
+Secrets are never in the plan: a key that ends in `_env` names the environment variable that holds one.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+Minutes = Annotated[int, Field(ge=0, le=60 * 24 * 366)]
+CauseClass = Literal[
+    "technical_failure", "cyber_attack", "human_error", "natural_disaster", "provider_suspension", "unknown"
+]
+CampaignKind = Literal["newsletter", "launch", "sale", "winback", "transactional", "other"]
+CanonicalTable = Literal[
+    "subscribers",
+    "lists",
+    "memberships",
+    "suppressions",
+    "campaigns",
+    "templates",
+    "messages",
+    "events",
+    "orders",
+    "order_lines",
+    "refunds",
+]
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class StorePlan(_Part):
+    """Where snapshots are kept and how they are signed."""
+
+    url: str = Field(description="A folder, or an object store URL such as `s3://bucket/prefix`.")
+    signing_key_env: str = Field(
+        "MAILSTAY_SIGNING_KEY",
+        description="Environment variable with the Ed25519 private key (PEM, or the path of a PEM file).",
+    )
+    public_key: str | None = Field(
+        None, description="The store's public key (hex), pinned here so that a re-signed chain is noticed."
+    )
+    anchors: dict[str, str] = Field(
+        default={}, description="Per source the last anchored manifest digest: removal of newer ones shows."
+    )
+
+
+class Retention(_Part):
+    """Which snapshots `prune` keeps. At least one rule must be set."""
+
+    keep_last: int = Field(7, ge=0, description="Keep this many of the newest snapshots.")
+    keep_daily: int = Field(14, ge=0, description="Keep the newest snapshot of this many days.")
+    keep_weekly: int = Field(8, ge=0, description="Keep the newest snapshot of this many weeks.")
+    keep_monthly: int = Field(12, ge=0, description="Keep the newest snapshot of this many months.")
+
+    @model_validator(mode="after")
+    def _not_empty(self) -> Retention:
+        if not (self.keep_last or self.keep_daily or self.keep_weekly or self.keep_monthly):
+            raise ValueError(
+                "an empty retention would remove every snapshot: set at least one keep_… above 0"
+            )
+        return self
+
+
+class SourcePlan(_Part):
+    """A database whose tables are backed up from one consistent point."""
+
+    url: str | None = Field(None, description="SQLAlchemy URL without a password.")
+    url_env: str | None = Field(None, description="Environment variable with the SQLAlchemy URL.")
+    mapping: Literal["shop", "listmonk", "none"] = Field(
+        "none", description="Which mapping brings this source's tables onto the canonical model."
+    )
+    db_schema: str | None = Field(None, alias="schema", description="Database schema; the default if absent.")
+    tables: list[str] = Field(default=[], description="The tables to back up; empty means all.")
+    exclude: list[str] = Field(default=[], description="Tables to leave out.")
+    contracts: str | None = Field(
+        None, description="Folder of the table contracts that `validate` applies, relative to this file."
+    )
+    backup_every: Minutes = Field(1440, description="Minutes between two backups, as scheduled.")
+
+    @model_validator(mode="after")
+    def _one_url(self) -> SourcePlan:
+        if (self.url is None) == (self.url_env is None):
+            raise ValueError("give exactly one of url and url_env")
+        return self
+
+
+class StatusPagePlan(_Part):
+    """The provider's public status page (Statuspage v2 JSON)."""
+
+    url: str = Field(description="Base URL; `/api/v2/summary.json` is read below it.")
+    name: str | None = Field(
+        None, description="The page's own name: any other page is treated as unreadable."
+    )
+    components: list[str] = Field(
+        default=[], description="Ids or names of the components that matter; empty means the page indicator."
+    )
+
+
+class ProviderPlan(_Part):
+    """An e-mail service provider and how to reach and watch it."""
+
+    kind: Literal["listmonk"] = Field(description="Which connector speaks to it.")
+    api_url: str = Field(description="Base URL of the API.")
+    user_env: str = Field("MAILSTAY_ESP_USER", description="Environment variable with the API user.")
+    token_env: str = Field("MAILSTAY_ESP_TOKEN", description="Environment variable with the API token.")
+    source: str | None = Field(
+        None, description="The source that holds this provider's data, for planning offline."
+    )
+    shop: str | None = Field(
+        None, description="The source with our own orders, opt-outs and webhook receipts."
+    )
+    status_page: StatusPagePlan | None = Field(None, description="Its public status page.")
+    messages_per_minute: int = Field(
+        60, ge=1, description="How fast it sends, to judge what fits before a deadline."
+    )
+    timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer of the API.")
+    seed_mailbox_url: str | None = Field(
+        None,
+        description="Where the probe looks for its seed message (`http://…` returning JSON); absent: no seed.",
+    )
+    seed_address_env: str | None = Field(None, description="Environment variable with the seed address.")
+    sla_monthly_uptime: float | None = Field(
+        None, gt=0, le=100, description="Promised monthly uptime in per cent."
+    )
+    support: str | None = Field(None, description="Where a ticket is opened: an address or a URL.")
+
+
+class DetectionPlan(_Part):
+    """When a signal becomes a suspicion and a suspicion an incident; counts are passes of `monitor`."""
+
+    suspect_after: int = Field(1, ge=1, description="Bad passes until people are notified.")
+    confirm_after: int = Field(2, ge=1, description="Bad passes until the incident is confirmed.")
+    clear_after: int = Field(3, ge=1, description="Good passes in a row until restoration is believed.")
+    slow_seconds: float = Field(5.0, gt=0, description="A probe slower than this counts as degraded.")
+    stalled_minutes: Minutes = Field(
+        10, description="A running campaign whose `sent` stands still this long is stalled."
+    )
+
+
+class MarketingObject(_Part):
+    """Something that has recovery objectives."""
+
+    tables: list[CanonicalTable] = Field(description="The canonical tables it consists of.")
+    rpo_minutes: Minutes = Field(description="How old restored data may be.")
+    rto_minutes: Minutes = Field(description="How long restoring may take.")
+    mtpd_minutes: Minutes = Field(description="Longest tolerable disruption; RTO must not exceed it.")
+
+    @model_validator(mode="after")
+    def _rto_within_mtpd(self) -> MarketingObject:
+        if self.rto_minutes > self.mtpd_minutes:
+            raise ValueError(f"rto_minutes {self.rto_minutes} exceeds mtpd_minutes {self.mtpd_minutes}")
+        return self
+
+
+class LatenessRule(_Part):
+    """How long after its planned time a campaign of one kind may still go out."""
+
+    useful_for_minutes: Minutes = Field(
+        description="latest_useful_at = send_at + this, unless the campaign names its own."
+    )
+    when_late: Literal["send", "reschedule", "drop", "needs_approval"] = Field(
+        "send", description="What becomes of a held campaign that is still useful."
+    )
+    reschedule_minutes: Minutes = Field(0, description="With `reschedule`: minutes after recovery.")
+
+    @property
+    def useful_for(self) -> timedelta:
+        """The time a campaign stays useful after its planned time."""
+        return timedelta(minutes=self.useful_for_minutes)
+
+
+class RampPlan(_Part):
+    """How volume returns after an outage."""
+
+    canary: int = Field(50, ge=1, description="Messages of the first step.")
+    factor: float = Field(
+        2.0, gt=1, le=10, description="Each step is at most this many times the one before."
+    )
+    max_step: int = Field(2000, ge=1, description="Messages of the largest step.")
+    max_bounce_rate: float = Field(
+        0.05, gt=0, le=1, description="Stop above this (Amazon SES reviews at 5 %)."
+    )
+    max_complaint_rate: float = Field(
+        0.001, gt=0, le=1, description="Stop above this (Google: stay below 0.1 %)."
+    )
+
+
+class ApprovalPlan(_Part):
+    """Who may let actions happen, and how long a run waits for an answer."""
+
+    policy_actions: list[Literal["pause", "unschedule", "resume", "reschedule", "drop", "catch_up"]] = Field(
+        default=["pause", "unschedule"],
+        description="With approval `policy`, these go ahead without a person if they can be undone.",
+    )
+    wait_minutes: Minutes = Field(15, description="How long a run waits before it ends as held.")
+
+
+class Stakeholder(_Part):
+    """Somebody who must be told."""
+
+    channel: str = Field(description="Name of a channel below.")
+    report: Literal["tactical", "executive", "audience"] = Field(description="Which form the message takes.")
+    every_minutes: Minutes = Field(60, description="The promised time between two updates.")
+    from_severity: int = Field(
+        5, ge=1, le=5, description="Told from this severity on (1 is worst, 5 is everything)."
+    )
+
+
+class Channel(_Part):
+    """Where messages go: a folder, or any service that apprise knows."""
+
+    kind: Literal["folder", "smtp", "apprise"] = Field(
+        description="`folder` writes .eml files, for drills and tests."
+    )
+    path: Path | None = Field(None, description="With `folder`: where the messages are written.")
+    url_env: str | None = Field(
+        None, description="With `smtp` and `apprise`: environment variable with the URL."
+    )
+    to: list[str] = Field(default=[], description="With `smtp`: the recipients' addresses.")
+
+    @model_validator(mode="after")
+    def _complete(self) -> Channel:
+        if self.kind == "folder" and self.path is None:
+            raise ValueError("a folder channel needs path")
+        if self.kind != "folder" and self.url_env is None:
+            raise ValueError(f"a channel of kind {self.kind} needs url_env")
+        return self
+
+
+class Role(_Part):
+    """A role of the response and the desk that fills it."""
+
+    filled_by: str = Field(description="A team or on-call rota, never one person.")
+
+
+class ReportPlan(_Part):
+    """How the review estimates and where it writes."""
+
+    currency: str = Field("GBP", min_length=3, max_length=3, description="Currency of orders (ISO 4217).")
+    timezone: str = Field("UTC", description="Time zone of the business calendar (IANA).")
+    country: str | None = Field(None, description="Country whose public holidays count (ISO 3166).")
+    settle_hours: int = Field(48, ge=1, description="Hours after resolution until figures are settled.")
+    baseline_days: int = Field(
+        28, ge=7, description="Days before the outage that reputation is compared with."
+    )
+
+
+class Plan(_Part):
+    """The whole continuity plan of one company."""
+
+    version: Literal[1] = Field(description="Format of this file.")
+    name: str = Field(description="Whose plan this is, as reports show it.")
+    clock: str = Field("system", description="`system`, or `driven:PATH` in a drill.")
+    journal: str | None = Field(None, description="SQLAlchemy URL of the journal, without a password.")
+    journal_env: str | None = Field(None, description="Environment variable with the journal's URL.")
+    state: Path = Field(Path("mailstay-state"), description="Folder for ledgers and other working files.")
+    reports: Path = Field(Path("mailstay-reports"), description="Folder for reports.")
+    store: StorePlan
+    retention: Retention = Retention()
+    sources: dict[str, SourcePlan] = Field(min_length=1)
+    providers: dict[str, ProviderPlan] = Field(min_length=1)
+    detection: DetectionPlan = DetectionPlan()
+    objects: dict[str, MarketingObject] = Field(
+        default={}, description="Marketing objects with their objectives."
+    )
+    lateness: dict[CampaignKind, LatenessRule] = Field(
+        default={}, description="Lateness rule per campaign kind."
+    )
+    ramp: RampPlan = RampPlan()
+    approval: ApprovalPlan = ApprovalPlan()
+    channels: dict[str, Channel] = Field(default={}, description="Where messages go.")
+    stakeholders: dict[str, Stakeholder] = Field(default={}, description="Who must be told.")
+    roles: dict[str, Role] = Field(default={}, description="Who fills which role.")
+    report: ReportPlan = ReportPlan()
+
+    @model_validator(mode="after")
+    def _names_resolve(self) -> Plan:
+        if (self.journal is None) == (self.journal_env is None):
+            raise ValueError("give exactly one of journal and journal_env")
+        for name, who in self.stakeholders.items():
+            if who.channel not in self.channels:
+                raise ValueError(
+                    f"stakeholders.{name}.channel names {who.channel!r}, which is not in channels"
+                )
+        for name, provider in self.providers.items():
+            for key in ("source", "shop"):
+                used = getattr(provider, key)
+                if used is not None and used not in self.sources:
+                    raise ValueError(f"providers.{name}.{key} names {used!r}, which is not in sources")
+        return self
