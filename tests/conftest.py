@@ -28,12 +28,8 @@ settings.load_profile("mailstay")
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Keep the cheap tests first, so that a mistake shows before a server is started."""
-    heavy = ("slow", "browser", "kill", "integration")
-    items.sort(
-        key=lambda item: sum(
-            2**place for place, mark in enumerate(heavy[::-1]) if item.get_closest_marker(mark)
-        )
-    )
+    ranks = {"integration": 1, "kill": 2, "browser": 3, "slow": 4}
+    items.sort(key=lambda item: max((ranks.get(mark.name, 0) for mark in item.iter_markers()), default=0))
 
 
 @pytest.fixture

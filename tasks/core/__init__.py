@@ -8,7 +8,7 @@ from tasks.core.crash import crash_point
 from tasks.core.errors import MailstayError, UsageError
 from tasks.core.ids import canonical_json, digest_of, sha256_hex
 from tasks.core.money import Money
-from tasks.core.progress import Progress, SilentProgress
+from tasks.core.progress import Progress, SilentProgress, current_progress, report_progress_to
 from tasks.core.rowhash import TableChecksum, row_hashes
 from tasks.core.text import mask_addresses, plural
 
@@ -26,10 +26,12 @@ __all__ = [
     "UsageError",
     "canonical_json",
     "crash_point",
+    "current_progress",
     "digest_of",
     "mask_addresses",
     "open_clock",
     "plural",
+    "report_progress_to",
     "row_hashes",
     "sha256_hex",
 ]

@@ -29,3 +29,17 @@ class SilentProgress:
 
     def finish(self, note: str = "") -> None:
         """Ignore the end."""
+
+
+class _Current:
+    sink: Progress = SilentProgress()
+
+
+def report_progress_to(sink: Progress) -> None:
+    """Let every later piece of work in this process report to `sink`; the command line calls this once."""
+    _Current.sink = sink
+
+
+def current_progress() -> Progress:
+    """Return where work in this process reports its progress."""
+    return _Current.sink
