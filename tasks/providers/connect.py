@@ -1,0 +1,45 @@
+"""Choosing the connector that the plan names."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from tasks.core import Clock, UsageError
+from tasks.providers.listmonk import Listmonk
+from tasks.providers.model import Provider
+
+
+class ProviderSettings(Protocol):
+    """What a connector needs to know of the plan's provider entry."""
+
+    @property
+    def kind(self) -> str:
+        """Which connector."""
+
+    @property
+    def api_url(self) -> str:
+        """Base URL of the API."""
+
+    @property
+    def timeout_seconds(self) -> float:
+        """Longest wait for one answer."""
+
+
+def connect_provider(name: str, plan: ProviderSettings, user: str, token: str, clock: Clock) -> Provider:
+    """Return the connector for the provider that the plan calls `name`. Nothing is sent yet.
+
+    Args:
+        name: the provider's name in the plan, as messages and the journal show it.
+        plan: its entry in the plan.
+        user: API user, from the environment.
+        token: API token, from the environment; never logged.
+        clock: what waiting between two reads goes by.
+
+    Raises:
+        UsageError: no connector speaks `plan.kind`.
+    """
+    if plan.kind == "listmonk":
+        return Listmonk(
+            name, plan.api_url, user=user, token=token, timeout_seconds=plan.timeout_seconds, clock=clock
+        )
+    raise UsageError(f"No connector for a provider of kind {plan.kind!r}", fix="use listmonk")

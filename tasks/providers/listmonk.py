@@ -1,0 +1,469 @@
+"""The connector for listmonk (v6), its REST dialect under `/api`.
+
+listmonk keeps no log of who got a campaign. Where `/api/extensions/messages` and `/api/extensions/events` exist
+(the simulated ESP has them; a listmonk whose messenger is our own relay can offer them) the send log is read from
+there; where they answer 404, `send_log` and `events` say so and the ledger has less to go by.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import Any, TypeVar, cast, get_args
+
+from tasks.core import Clock, mask_addresses
+from tasks.providers.errors import ProviderGarbled, ProvidersError
+from tasks.providers.http import Json, JsonApi, parse_time
+from tasks.providers.model import (
+    Campaign,
+    CampaignStatus,
+    Capabilities,
+    Capability,
+    MailingList,
+    Membership,
+    Probe,
+    ProviderEvent,
+    RunningStats,
+    SendRecord,
+    SendStatus,
+    Suppression,
+    SuppressionReason,
+)
+
+T = TypeVar("T")
+
+_STATUSES = get_args(CampaignStatus)
+_SEND_STATUSES = get_args(SendStatus)
+_PAGE_ROWS = 50  # listmonk cuts any larger per_page down to this
+_LOG_ROWS = 1000
+_IDS_PER_CALL = 500
+_CHANGED_UNDERWAY = 3
+
+# knadh/listmonk v6.2.0: internal/core/campaigns.go (UpdateCampaignStatus), internal/manager/pipe.go.
+LISTMONK = Capabilities(
+    kind="listmonk",
+    actions=(
+        Capability(
+            "pause",
+            "running",
+            "paused",
+            undo="resume",
+            restores_exactly=False,
+            limits="each of the ten workers may still send one message",
+            leaves_behind="the sending pointer, which after a crash is ahead of what was sent (listmonk #3022)",
+        ),
+        Capability("cancel", "running", "cancelled", undo=None, restores_exactly=False),
+        Capability(
+            "unschedule",
+            "scheduled",
+            "draft",
+            undo="reschedule",
+            restores_exactly=True,
+            deadline="before send_at: the scan every five seconds starts whatever is due",
+            limits="a scheduled campaign can neither be paused nor cancelled",
+        ),
+        Capability(
+            "resume",
+            "paused",
+            "running",
+            undo="pause",
+            restores_exactly=False,
+            limits="goes on from the pointer: it may skip people for good, or mail some twice (#3022, #2070)",
+        ),
+        Capability("cancel", "paused", "cancelled", undo=None, restores_exactly=False),
+        Capability(
+            "reschedule",
+            "draft",
+            "scheduled",
+            undo="unschedule",
+            restores_exactly=True,
+            limits="needs a stored send_at; one that is past starts at once, however late (#1801)",
+        ),
+        Capability("start", "draft", "running", undo="pause", restores_exactly=False),
+        Capability(
+            "retire",
+            "draft",
+            "draft",
+            undo=None,
+            restores_exactly=False,
+            limits="a draft cannot be cancelled: it stays, without a time and tagged",
+        ),
+    ),
+    send_log=True,
+    resume_per_recipient=False,
+    fires_late=True,
+    page_rows=_PAGE_ROWS,
+)
+
+
+class Listmonk:
+    """A listmonk server. See `tasks.providers.Provider` for what each method promises."""
+
+    capabilities = LISTMONK
+
+    def __init__(
+        self, name: str, api_url: str, *, user: str, token: str, timeout_seconds: float, clock: Clock
+    ) -> None:
+        self.name = name
+        self._clock = clock
+        base = api_url.rstrip("/")
+        base = base if base.endswith("/api") else f"{base}/api"
+        self._api = JsonApi(name, base, auth=(user, token), timeout_seconds=timeout_seconds, clock=clock)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self._api.close()
+
+    # Health -----------------------------------------------------------------------------------------------------
+
+    def health(self) -> Probe:
+        """Read one campaign and the running stats: `/health` answers true without looking at its database."""
+        begun = time.monotonic()
+        try:
+            self._api.get("/campaigns", {"page": 1, "per_page": 1, "no_body": "true"}, attempts=1)
+            self._api.get("/campaigns/running/stats", attempts=1)
+        except ProvidersError as error:
+            return Probe(False, time.monotonic() - begun, self._clock.now(), mask_addresses(error.what))
+        return Probe(True, time.monotonic() - begun, self._clock.now())
+
+    def running_stats(self) -> list[RunningStats]:
+        """Return the campaigns that the sender works on now, stopping ones included."""
+        where = f"{self.name}: running stats"
+        rows = _rows(self._api.get("/campaigns/running/stats"), where)
+        return [
+            RunningStats(
+                campaign_id=_integer(row, "id", where),
+                status=str(row.get("status", "running")),
+                to_send=_integer(row, "to_send", where),
+                sent=_integer(row, "sent", where),
+                updated_at=parse_time(row.get("updated_at"), where),
+            )
+            for row in rows
+        ]
+
+    # Campaigns --------------------------------------------------------------------------------------------------
+
+    def campaigns(self) -> list[Campaign]:
+        """Return every campaign, checked against the total that the provider promised."""
+        return [self._campaign(row) for row in self._pages("/campaigns", {"no_body": "true"})]
+
+    def campaign(self, campaign_id: int) -> Campaign:
+        """Return one campaign as it is now."""
+        return self._campaign(
+            _mapping(self._api.get(f"/campaigns/{campaign_id}", {"no_body": "true"}), self.name)
+        )
+
+    def find_campaign(self, name: str) -> Campaign | None:
+        """Return the campaign called exactly `name` (the oldest of several)."""
+        same = [one for one in self.campaigns() if one.name == name]
+        return min(same, key=lambda one: one.id, default=None)
+
+    def pause(self, campaign_id: int) -> None:
+        """Stop a running campaign."""
+        self._set_status(campaign_id, "paused")
+
+    def unschedule(self, campaign_id: int) -> None:
+        """Take a scheduled campaign back to draft; its time stays stored."""
+        self._set_status(campaign_id, "draft")
+
+    def reschedule(self, campaign_id: int) -> None:
+        """Schedule a draft or paused campaign at its stored time."""
+        self._set_status(campaign_id, "scheduled")
+
+    def start(self, campaign_id: int) -> None:
+        """Start a draft or paused campaign (one with a send_at is stored as scheduled and starts when it is due)."""
+        self._set_status(campaign_id, "running")
+
+    def cancel(self, campaign_id: int) -> None:
+        """End a running or paused campaign for good."""
+        self._set_status(campaign_id, "cancelled")
+
+    def retire(self, campaign_id: int, tag: str) -> None:
+        """Take the time of a draft away and tag it; a send_at that is past could not be stored again anyway."""
+        row = _mapping(self._api.get(f"/campaigns/{campaign_id}"), self.name)
+        body = _copyable(row) | {
+            "name": row["name"],
+            "lists": [one["id"] for one in row.get("lists") or [] if one.get("id")],
+            "tags": sorted({*(row.get("tags") or []), tag}),
+            "send_at": None,
+        }
+        self._api.send("PUT", f"/campaigns/{campaign_id}", body)
+
+    def create_campaign(
+        self,
+        *,
+        copy_of: int,
+        name: str,
+        list_id: int,
+        tags: Sequence[str] = (),
+        step: int = 1,
+        latest_useful_at: datetime | None = None,
+        send_at: datetime | None = None,
+    ) -> Campaign:
+        """Create a draft with the content of `copy_of`, for the people of `list_id` only."""
+        row = _mapping(self._api.get(f"/campaigns/{copy_of}"), self.name)
+        attribs = dict(row.get("attribs") or {}) | {"catch_up_of": copy_of, "catch_up_step": step}
+        if latest_useful_at is not None:
+            attribs["latest_useful_at"] = latest_useful_at.isoformat()
+        body = _copyable(row) | {
+            "name": name,
+            "lists": [list_id],
+            "tags": sorted({*(row.get("tags") or []), *tags}),
+            "attribs": attribs,
+            "send_at": send_at.isoformat() if send_at else None,
+        }
+        return _done(lambda: self._campaign(_mapping(self._api.send("POST", "/campaigns", body), self.name)))
+
+    def _set_status(self, campaign_id: int, status: CampaignStatus) -> None:
+        self._api.send("PUT", f"/campaigns/{campaign_id}/status", {"status": status})
+
+    def _campaign(self, row: dict[str, Any]) -> Campaign:
+        where = f"{self.name}: campaign {row.get('id')}"
+        status = row.get("status")
+        if status not in _STATUSES:
+            raise ProviderGarbled(
+                f"A campaign has the unknown status {str(status)[:40]!r}",
+                outcome_unknown=False,
+                where=where,
+                fix="check the version of listmonk against the connector's (v6)",
+            )
+        attribs = row.get("attribs") or {}
+        of = attribs.get("catch_up_of")
+        return Campaign(
+            id=_integer(row, "id", where),
+            uuid=str(row.get("uuid", "")),
+            name=str(row.get("name", "")),
+            kind=str(attribs.get("kind") or "other"),
+            status=cast(CampaignStatus, status),
+            send_at=parse_time(row.get("send_at"), where),
+            latest_useful_at=parse_time(attribs.get("latest_useful_at"), where),
+            list_ids=tuple(int(one["id"]) for one in row.get("lists") or [] if one.get("id")),
+            to_send=_integer(row, "to_send", where),
+            sent=_integer(row, "sent", where),
+            started_at=parse_time(row.get("started_at"), where),
+            tags=tuple(str(tag) for tag in row.get("tags") or []),
+            subject=str(row.get("subject", "")),
+            catch_up_of=int(of) if of is not None else None,
+            step=int(attribs.get("catch_up_step") or 0) if of is not None else 0,
+        )
+
+    # Lists and subscribers --------------------------------------------------------------------------------------
+
+    def lists(self) -> list[MailingList]:
+        """Return every list."""
+        where = f"{self.name}: lists"
+        return [
+            MailingList(_integer(row, "id", where), str(row.get("name", "")))
+            for row in self._pages("/lists", {})
+        ]
+
+    def find_list(self, name: str) -> MailingList | None:
+        """Return the list called exactly `name` (the oldest of several)."""
+        same = [one for one in self.lists() if one.name == name]
+        return min(same, key=lambda one: one.id, default=None)
+
+    def create_list(self, name: str) -> MailingList:
+        """Create a private single opt-in list."""
+        body = {"name": name, "type": "private", "optin": "single", "tags": ["mailstay"]}
+
+        def create() -> MailingList:
+            row = _mapping(self._api.send("POST", "/lists", body), self.name)
+            return MailingList(_integer(row, "id", f"{self.name}: lists"), str(row.get("name", "")))
+
+        return _done(create)
+
+    def delete_list(self, list_id: int) -> None:
+        """Delete a list; its subscribers stay."""
+        self._api.send("DELETE", f"/lists/{list_id}")
+
+    def add_to_list(self, list_id: int, subscriber_ids: Iterable[int]) -> None:
+        """Put subscribers on a list as confirmed; who is on it already stays."""
+        for ids in _chunks(subscriber_ids):
+            body = {"ids": ids, "action": "add", "target_list_ids": [list_id], "status": "confirmed"}
+            self._api.send("PUT", "/subscribers/lists", body)
+
+    def memberships(self, list_ids: Iterable[int] | None = None) -> list[Membership]:
+        """Return who is on the given lists (None: on any list), with their status."""
+        wanted = None if list_ids is None else sorted(set(list_ids))
+        if wanted == []:
+            return []
+        rows = self._pages("/subscribers", {"list_id": wanted} if wanted else {})
+        found = [one for row in rows for one in _memberships(row, self.name)]
+        return found if wanted is None else [one for one in found if one.list_id in set(wanted)]
+
+    def suppressions(self) -> list[Suppression]:
+        """Return whom listmonk would not mail, and whom it should not: hard bounces and complaints included."""
+        found: list[Suppression] = []
+        for row in self._pages("/subscribers", {}):
+            subscriber = _integer(row, "id", f"{self.name}: subscribers")
+            if row.get("status") in ("blocklisted", "disabled"):
+                found.append(Suppression(subscriber, "manual"))
+            found += [
+                Suppression(subscriber, "unsubscribed", one.list_id)
+                for one in _memberships(row, self.name)
+                if one.status == "unsubscribed"
+            ]
+        for row in self._pages("/bounces", {}):
+            where = f"{self.name}: bounces"
+            if row.get("type") in ("hard", "complaint"):
+                reason: SuppressionReason = "complaint" if row["type"] == "complaint" else "hard_bounce"
+                found.append(Suppression(_integer(row, "subscriber_id", where), reason))
+        return found
+
+    def set_unsubscribed(self, subscriber_ids: Iterable[int], list_ids: Iterable[int]) -> None:
+        """Unsubscribe people from lists."""
+        lists = sorted(set(list_ids))
+        if not lists:
+            return
+        for ids in _chunks(subscriber_ids):
+            body = {"ids": ids, "action": "unsubscribe", "target_list_ids": lists}
+            self._api.send("PUT", "/subscribers/lists", body)
+
+    def blocklist(self, subscriber_ids: Iterable[int]) -> None:
+        """Block people from every campaign."""
+        for ids in _chunks(subscriber_ids):
+            self._api.send("PUT", "/subscribers/blocklist", {"ids": ids})
+
+    # Evidence ---------------------------------------------------------------------------------------------------
+
+    def send_log(self, campaign_id: int) -> Iterator[SendRecord]:
+        """Yield the sender's own log of a campaign, in the order of attempts."""
+        where = f"{self.name}: send log"
+        for row in self._after("/extensions/messages", {"campaign_id": campaign_id}, 0):
+            status = row.get("status")
+            if status not in _SEND_STATUSES:
+                raise ProviderGarbled(
+                    f"The send log has the unknown status {str(status)[:40]!r}",
+                    outcome_unknown=False,
+                    where=where,
+                )
+            at = parse_time(row.get("updated_at") or row.get("queued_at"), where)
+            if at is None:
+                raise ProviderGarbled(
+                    "The send log has a line without a time", outcome_unknown=False, where=where
+                )
+            if _integer(row, "campaign_id", where) == campaign_id:
+                yield SendRecord(
+                    campaign_id, _integer(row, "subscriber_id", where), cast(SendStatus, status), at
+                )
+
+    def events(self, after_id: int = 0) -> Iterator[ProviderEvent]:
+        """Yield the events after `after_id`, oldest first."""
+        where = f"{self.name}: events"
+        for row in self._after("/extensions/events", {}, after_id):
+            at = parse_time(row.get("occurred_at"), where)
+            if at is None:
+                raise ProviderGarbled("An event has no time", outcome_unknown=False, where=where)
+            yield ProviderEvent(
+                event_id=_integer(row, "id", where),
+                type=str(row.get("type", "")),
+                campaign_id=_integer(row, "campaign_id", where),
+                subscriber_id=_integer(row, "subscriber_id", where),
+                occurred_at=at,
+            )
+
+    # Paging -----------------------------------------------------------------------------------------------------
+
+    def _pages(self, path: str, params: dict[str, Any]) -> list[dict[str, Any]]:
+        """Return all rows of a paged list; it is read again when rows came or went while it was read."""
+        for _ in range(_CHANGED_UNDERWAY):
+            rows, promised = self._pages_once(path, params)
+            if len(rows) == promised:
+                return rows
+        raise ProviderGarbled(
+            f"{self.name} promised {promised} rows but gave {len(rows)}",
+            outcome_unknown=False,
+            where=f"{self.name}: GET {path}",
+            fix="try again; if it stays so, the provider's answers cannot be relied on",
+        )
+
+    def _pages_once(self, path: str, params: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
+        where = f"{self.name}: GET {path}"
+        found: dict[int, dict[str, Any]] = {}
+        page, total, totals = 1, 0, set()
+        while True:
+            answer = _mapping(self._api.get(path, params | {"page": page, "per_page": _PAGE_ROWS}), where)
+            rows = _rows(answer, where)
+            total = _integer(answer, "total", where)
+            totals.add(total)
+            found |= {_integer(row, "id", where): row for row in rows}
+            if not rows or page * _PAGE_ROWS >= total:
+                break
+            page += 1
+        return list(found.values()), total if len(totals) == 1 else -1
+
+    def _after(self, path: str, params: dict[str, Any], after_id: int) -> Iterator[dict[str, Any]]:
+        """Yield rows by rising id: a row that is added while reading is neither skipped nor read twice."""
+        where = f"{self.name}: GET {path}"
+        while True:
+            rows = _rows(self._api.get(path, params | {"after_id": after_id, "limit": _LOG_ROWS}), where)
+            for row in rows:
+                number = _integer(row, "id", where)
+                if number <= after_id:
+                    raise ProviderGarbled("Rows do not come by rising id", outcome_unknown=False, where=where)
+                after_id = number
+                yield row
+            if not rows:
+                return
+
+
+def _done(write: Callable[[], T]) -> T:
+    """Return what `write` returns; an answer that cannot be read leaves its outcome unknown."""
+    try:
+        return write()
+    except ProviderGarbled as error:
+        error.outcome_unknown = True
+        raise
+
+
+def _memberships(row: dict[str, Any], name: str) -> list[Membership]:
+    where = f"{name}: subscriber {row.get('id')}"
+    subscriber_status = row.get("status")
+    if subscriber_status not in ("enabled", "disabled", "blocklisted"):
+        raise ProviderGarbled("A subscriber has an unknown status", outcome_unknown=False, where=where)
+    found = []
+    for one in row.get("lists") or []:
+        status = one.get("subscription_status")
+        if status not in ("unconfirmed", "confirmed", "unsubscribed"):
+            raise ProviderGarbled("A subscription has an unknown status", outcome_unknown=False, where=where)
+        found.append(
+            Membership(_integer(row, "id", where), _integer(one, "id", where), status, subscriber_status)
+        )
+    return found
+
+
+def _copyable(row: dict[str, Any]) -> dict[str, Any]:
+    keys = (
+        "subject", "from_email", "type", "content_type", "body", "body_source", "altbody", "messenger",
+        "template_id", "headers", "attribs",
+    )  # fmt: skip
+    return {key: row[key] for key in keys if row.get(key) is not None}
+
+
+def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:
+    ordered = sorted(set(ids))
+    for start in range(0, len(ordered), _IDS_PER_CALL):
+        yield ordered[start : start + _IDS_PER_CALL]
+
+
+def _rows(data: Json, where: str) -> list[dict[str, Any]]:
+    rows = data.get("results") if isinstance(data, dict) else data
+    if rows is None:
+        rows = []  # Go encodes an empty slice as null
+    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
+        raise ProviderGarbled("The answer is not a list of objects", outcome_unknown=False, where=where)
+    return rows
+
+
+def _mapping(data: Json, where: str) -> dict[str, Any]:
+    if not isinstance(data, dict):
+        raise ProviderGarbled("The answer is not an object", outcome_unknown=False, where=where)
+    return data
+
+
+def _integer(row: dict[str, Any], key: str, where: str) -> int:
+    value = row.get(key)
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise ProviderGarbled(f"`{key}` is not a whole number", outcome_unknown=False, where=where)
+    return value

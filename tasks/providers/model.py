@@ -1,0 +1,273 @@
+"""What every provider is to the rest of Mailstay: its things, what it can do as data, and how it is asked.
+
+No address of a subscriber passes this boundary: people are known by their subscriber id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+CampaignStatus = Literal["draft", "scheduled", "running", "paused", "cancelled", "finished"]
+SendStatus = Literal["sending", "accepted", "failed"]
+SuppressionReason = Literal["unsubscribed", "complaint", "hard_bounce", "manual"]
+Action = Literal["pause", "unschedule", "reschedule", "start", "resume", "cancel", "retire"]
+
+
+@dataclass(frozen=True)
+class Probe:
+    """One look at the provider's API: whether it answered as itself, how fast, and what was wrong if not."""
+
+    ok: bool
+    seconds: float
+    at: datetime
+    detail: str = ""
+
+
+@dataclass(frozen=True)
+class Campaign:
+    """A campaign as the provider has it now.
+
+    Attributes:
+        kind: `newsletter`, `launch`, `sale`, `winback`, …; `other` where the campaign does not say.
+        latest_useful_at: after it the message must not go out; None where the campaign does not say.
+        to_send: messages that the provider means to send; counted by it when it starts.
+        catch_up_of: the id of the campaign whose remaining people this one was made for by `recover`.
+        step: the step of the ramp that this catch-up campaign is, from 1; 0 for any other campaign.
+    """
+
+    id: int
+    uuid: str
+    name: str
+    kind: str
+    status: CampaignStatus
+    send_at: datetime | None
+    latest_useful_at: datetime | None
+    list_ids: tuple[int, ...]
+    to_send: int
+    sent: int
+    started_at: datetime | None
+    tags: tuple[str, ...]
+    subject: str
+    catch_up_of: int | None = None
+    step: int = 0
+
+
+@dataclass(frozen=True)
+class RunningStats:
+    """How far the provider's sender is with one campaign that it works on."""
+
+    campaign_id: int
+    status: str
+    to_send: int
+    sent: int
+    updated_at: datetime | None
+
+
+@dataclass(frozen=True)
+class MailingList:
+    """A list of subscribers."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Membership:
+    """A subscriber on a list, with the status of that subscription and of the subscriber."""
+
+    subscriber_id: int
+    list_id: int
+    status: Literal["unconfirmed", "confirmed", "unsubscribed"]
+    subscriber_status: Literal["enabled", "disabled", "blocklisted"]
+
+    @property
+    def mailable(self) -> bool:
+        """Whether the provider would mail this subscriber through this list."""
+        return self.status != "unsubscribed" and self.subscriber_status == "enabled"
+
+
+@dataclass(frozen=True)
+class Suppression:
+    """A subscriber that must not be mailed, through `list_id` or, if that is None, at all."""
+
+    subscriber_id: int
+    reason: SuppressionReason
+    list_id: int | None = None
+
+
+@dataclass(frozen=True)
+class SendRecord:
+    """One line of the sender's own log: `sending` is written before the message leaves, `accepted` after.
+
+    A record that stays `sending` is an unknown outcome.
+    """
+
+    campaign_id: int
+    subscriber_id: int
+    status: SendStatus
+    at: datetime
+
+
+@dataclass(frozen=True)
+class ProviderEvent:
+    """Something that happened to one message, as the provider recorded it."""
+
+    event_id: int
+    type: str
+    campaign_id: int
+    subscriber_id: int
+    occurred_at: datetime
+
+
+@dataclass(frozen=True)
+class Capability:
+    """What one action does to a campaign in one status.
+
+    Attributes:
+        undo: the action that brings it back; None where nothing does.
+        restores_exactly: whether the undo leaves the campaign as it was before (audience included).
+        deadline: until when it works, in words; empty where it always does.
+        limits: what it cannot do.
+        leaves_behind: what stays changed even after the undo.
+    """
+
+    action: Action
+    from_status: CampaignStatus
+    to_status: CampaignStatus
+    undo: Action | None
+    restores_exactly: bool
+    deadline: str = ""
+    limits: str = ""
+    leaves_behind: str = ""
+
+    @property
+    def undoable(self) -> bool:
+        """Whether an action of the same provider takes it back."""
+        return self.undo is not None
+
+
+@dataclass(frozen=True)
+class Capabilities:
+    """What a kind of provider can do, before anybody needs it.
+
+    Attributes:
+        send_log: whether it can say per subscriber whether a campaign was attempted.
+        resume_per_recipient: whether its own resume skips exactly those who were already mailed.
+        fires_late: whether it sends a scheduled campaign however long its time is past.
+        page_rows: rows that one page of its lists holds at most.
+    """
+
+    kind: str
+    actions: tuple[Capability, ...]
+    send_log: bool
+    resume_per_recipient: bool
+    fires_late: bool
+    page_rows: int
+
+    def allowed(self, status: CampaignStatus) -> tuple[Capability, ...]:
+        """Return what can be done to a campaign in `status`."""
+        return tuple(one for one in self.actions if one.from_status == status)
+
+    def find(self, action: Action, status: CampaignStatus) -> Capability | None:
+        """Return what `action` does to a campaign in `status`; None where the provider refuses it."""
+        return next((one for one in self.allowed(status) if one.action == action), None)
+
+    def hold(self, status: CampaignStatus) -> Capability | None:
+        """Return the action that keeps a campaign in `status` from sending and can be undone, if there is one."""
+        return self.find("pause", status) or self.find("unschedule", status)
+
+
+class Provider(Protocol):
+    """How a provider is asked. Reads may be repeated and are; a write is sent once.
+
+    Every method may raise `ProviderUnavailable` (its `outcome_unknown` says whether a change may have happened) or
+    `ProviderRefused` (surely not).
+    """
+
+    name: str
+    capabilities: Capabilities
+
+    def health(self) -> Probe:
+        """Ask for something only the real API can answer; never raises."""
+
+    def running_stats(self) -> list[RunningStats]:
+        """Return the campaigns that the sender works on now, stopping ones included."""
+
+    def campaigns(self) -> list[Campaign]:
+        """Return every campaign, checked against the total that the provider promised."""
+
+    def campaign(self, campaign_id: int) -> Campaign:
+        """Return one campaign as it is now: how every write is read back."""
+
+    def find_campaign(self, name: str) -> Campaign | None:
+        """Return the campaign called exactly `name` (the oldest of several)."""
+
+    def pause(self, campaign_id: int) -> None:
+        """Stop a running campaign."""
+
+    def unschedule(self, campaign_id: int) -> None:
+        """Take a scheduled campaign back to draft; its time stays stored."""
+
+    def reschedule(self, campaign_id: int) -> None:
+        """Schedule a draft or paused campaign at its stored time."""
+
+    def start(self, campaign_id: int) -> None:
+        """Start a draft or paused campaign at once."""
+
+    def cancel(self, campaign_id: int) -> None:
+        """End a running or paused campaign for good."""
+
+    def retire(self, campaign_id: int, tag: str) -> None:
+        """Take the time of a draft away and tag it, so that nobody schedules it again by mistake."""
+
+    def create_campaign(
+        self,
+        *,
+        copy_of: int,
+        name: str,
+        list_id: int,
+        tags: Sequence[str] = (),
+        step: int = 1,
+        latest_useful_at: datetime | None = None,
+        send_at: datetime | None = None,
+    ) -> Campaign:
+        """Create a draft with the content of `copy_of`, for the people of `list_id` only."""
+
+    def lists(self) -> list[MailingList]:
+        """Return every list."""
+
+    def find_list(self, name: str) -> MailingList | None:
+        """Return the list called exactly `name` (the oldest of several)."""
+
+    def create_list(self, name: str) -> MailingList:
+        """Create a private single opt-in list."""
+
+    def delete_list(self, list_id: int) -> None:
+        """Delete a list; its subscribers stay."""
+
+    def add_to_list(self, list_id: int, subscriber_ids: Iterable[int]) -> None:
+        """Put subscribers on a list as confirmed; who is on it already stays."""
+
+    def memberships(self, list_ids: Iterable[int] | None = None) -> list[Membership]:
+        """Return who is on the given lists (None: on any list), with their status."""
+
+    def suppressions(self) -> list[Suppression]:
+        """Return whom the provider would not mail: blocklisted, disabled, unsubscribed, hard bounce, complaint."""
+
+    def set_unsubscribed(self, subscriber_ids: Iterable[int], list_ids: Iterable[int]) -> None:
+        """Unsubscribe people from lists."""
+
+    def blocklist(self, subscriber_ids: Iterable[int]) -> None:
+        """Block people from every campaign."""
+
+    def send_log(self, campaign_id: int) -> Iterator[SendRecord]:
+        """Yield the sender's own log of a campaign, in the order of attempts."""
+
+    def events(self, after_id: int = 0) -> Iterator[ProviderEvent]:
+        """Yield the events after `after_id`, oldest first."""
+
+    def close(self) -> None:
+        """Give the connections back."""
