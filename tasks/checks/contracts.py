@@ -1,0 +1,211 @@
+"""The contract of a table: what must hold of it in every snapshot, as typed data read from one YAML file."""
+
+from __future__ import annotations
+
+from datetime import date
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from tasks.checks.findings import Severity
+
+ColumnType = Literal["text", "integer", "decimal", "number", "boolean", "timestamp", "date", "json", "binary"]
+Share = Annotated[float, Field(ge=0, le=1)]
+Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]
+FormatName = Literal["email", "uuid", "url", "currency"]
+
+FORMATS: dict[str, str] = {
+    # The HTML standard's valid e-mail address (a deliberate, usable subset of RFC 5322), and a dot in the domain.
+    "email": (
+        r"^[A-Za-z0-9.!#$%&'*+/=?^_`{|}~-]{1,64}@"
+        r"([A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+[A-Za-z]([A-Za-z0-9-]{0,61}[A-Za-z0-9])$"
+    ),
+    "uuid": r"^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$",
+    "url": r"^https?://[^\s/]+(/\S*)?$",
+    "currency": r"^[A-Z]{3}$",
+}
+
+
+class _Part(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class _Rule(_Part):
+    severity: Severity = Field(
+        "critical", description="What a breach means: critical quarantines, warning and info only report."
+    )
+
+
+class _RowRule(_Rule):
+    tolerate: Share = Field(
+        0, description="Share of the values that may break the rule: for dirt that is known."
+    )
+
+
+class Nulls(_Rule):
+    """How many values of a column may be missing."""
+
+    at_most: Share = Field(
+        0, description="Share of the rows without a value: 0 = every row has one, 1 = all may lack it."
+    )
+
+
+class Unique(_Rule):
+    """No value occurs twice."""
+
+
+class Allowed(_RowRule):
+    """The values that a column may have."""
+
+    values: list[str | int | bool] = Field(min_length=1, description="Every value that is allowed.")
+
+
+class Format(_RowRule):
+    """What a text looks like: a known format by name, or a regular expression."""
+
+    name: FormatName | None = Field(None, description="A known format.")
+    pattern: str | None = Field(None, description="A regular expression (RE2) that is searched for.")
+
+    @model_validator(mode="after")
+    def _one(self) -> Format:
+        if (self.name is None) == (self.pattern is None):
+            raise ValueError("give exactly one of name and pattern")
+        return self
+
+    @property
+    def regex(self) -> str:
+        """The regular expression that a value must match."""
+        return FORMATS[self.name] if self.name else str(self.pattern)
+
+
+class Range(_RowRule):
+    """The smallest and the largest number allowed, both included."""
+
+    min: float | None = Field(None, description="Smallest allowed value.")
+    max: float | None = Field(None, description="Largest allowed value.")
+
+    @model_validator(mode="after")
+    def _ordered(self) -> Range:
+        if self.min is None and self.max is None:
+            raise ValueError("give min, max or both")
+        if self.min is not None and self.max is not None and self.min > self.max:
+            raise ValueError(f"min {self.min:g} exceeds max {self.max:g}")
+        return self
+
+
+class Dates(_RowRule):
+    """Between which moments a date may lie; the end is measured from the snapshot's consistency point."""
+
+    not_before: date | None = Field(None, description="The first day that is possible (UTC).")
+    not_after: Literal["snapshot", "open"] = Field(
+        "snapshot", description="`snapshot`: not after the snapshot's consistency point; `open`: no end."
+    )
+    ahead_minutes: int = Field(
+        5,
+        ge=0,
+        description="Minutes after the consistency point that still pass: clocks differ by some, "
+        "and a schedule reaches into the future.",
+    )
+
+    @model_validator(mode="after")
+    def _says_something(self) -> Dates:
+        if self.not_before is None and self.not_after == "open":
+            raise ValueError("give not_before, or not_after: snapshot")
+        return self
+
+
+class Length(_RowRule):
+    """How long a text may be."""
+
+    max: int = Field(ge=1, description="Most characters.")
+
+
+class Column(_Part):
+    """What must hold of one column."""
+
+    type: ColumnType = Field(
+        description="The family of types. `number` = whole, decimal or floating; `json` = text that holds JSON."
+    )
+    description: str = Field("", description="What the column means.")
+    personal: bool = Field(
+        False, description="Holds personal data: its values never appear in findings, messages or Data Docs."
+    )
+    severity: Severity = Field(
+        "critical", description="What it means if the column is missing or has another type."
+    )
+    nulls: Nulls = Field(Nulls(), description="How many values may be missing; none unless said.")
+    unique: Unique | None = Field(None, description="No value occurs twice.")
+    allowed: Allowed | None = Field(None, description="The values it may have.")
+    format: Format | None = Field(None, description="What a text looks like.")
+    range: Range | None = Field(None, description="Smallest and largest number.")
+    dates: Dates | None = Field(None, description="Earliest and latest moment.")
+    length: Length | None = Field(None, description="Most characters of a text.")
+
+
+class Rows(_Rule):
+    """How many rows the table must have. That it has as many as its source had is always checked."""
+
+    at_least: int = Field(1, ge=0, description="Fewest rows; 0 says that an empty table is fine.")
+    shrink_at_most: Share = Field(
+        1, description="Share of the last valid snapshot's rows that may have gone; 1 = all."
+    )
+
+
+class ForeignKeyRule(_Rule):
+    """A foreign key: a row whose columns all have a value needs its row in the other table."""
+
+    columns: list[str] = Field(min_length=1, description="The columns here.")
+    references: str = Field(description="The table they refer to.")
+    referred: list[str] = Field(min_length=1, description="The columns there, in the same order.")
+
+    @model_validator(mode="after")
+    def _pairs(self) -> ForeignKeyRule:
+        if len(self.columns) != len(self.referred):
+            raise ValueError(f"{len(self.columns)} columns refer to {len(self.referred)}")
+        return self
+
+
+class RowRule(_RowRule):
+    """A condition on the columns of one row, as in a CHECK constraint: unknown (null) passes."""
+
+    name: Slug = Field(description="The rule's name, unique in the table.")
+    says: str = Field(min_length=1, description="The rule in words, for the reader of a finding.")
+    holds: str = Field(min_length=1, description="The condition in SQL (DuckDB).")
+    columns: list[str] = Field(min_length=1, description="The columns that the condition uses.")
+
+
+class AddsUp(_RowRule):
+    """A reconciliation: a number here equals the sum of a number over its rows in another table."""
+
+    name: Slug = Field(description="The rule's name, unique in the table.")
+    column: str = Field(description="The number here.")
+    table: str = Field(description="The table whose rows are summed.")
+    sum_of: str = Field(description="The number there.")
+    by: dict[str, str] = Field(min_length=1, description="Column here: column there, to join by.")
+    within: float = Field(0, ge=0, description="Difference that still counts as equal.")
+    rows_without: Literal["skip", "zero"] = Field(
+        "zero", description="A row with nothing to sum: its sum is zero, or it is not looked at."
+    )
+
+
+class Contract(_Part):
+    """What must hold of one table in every snapshot."""
+
+    table: str = Field(min_length=1, description="The table; the file is named after it.")
+    description: str = Field("", description="What a row is.")
+    primary_key: list[str] = Field(
+        min_length=1, description="The columns that name a row: never null, never twice; samples quote them."
+    )
+    key_severity: Severity = Field("critical", description="What a duplicate or missing key means.")
+    columns: dict[str, Column] = Field(min_length=1, description="Every column.")
+    unknown_columns: Severity = Field(
+        "warning", description="What a column means that the contract does not name."
+    )
+    rows: Rows = Field(Rows(), description="How many rows there must be.")
+    foreign_keys: list[ForeignKeyRule] = Field(default=[], description="References to other tables.")
+    row_rules: list[RowRule] = Field(default=[], description="Conditions on the columns of one row.")
+    adds_up: list[AddsUp] = Field(default=[], description="Sums that agree with another table.")
+
+    def personal_columns(self) -> set[str]:
+        """Return the columns that hold personal data."""
+        return {name for name, column in self.columns.items() if column.personal}

@@ -1,0 +1,270 @@
+"""Reading contracts: safe YAML, then the models, then lint; every mistake is told with file, line, field and fix."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from tasks.checks.contracts import Column, Contract
+from tasks.checks.errors import ContractError
+
+_EXPECTATIONS = Path(__file__).resolve().parents[2] / "data" / "expectations"
+_NUMBERS = {"integer", "decimal", "number"}
+_MOMENTS = {"timestamp", "date"}
+_TEXTS = {"text", "json"}
+_FAMILIES: dict[str, set[str]] = {
+    "format": _TEXTS,
+    "length": _TEXTS,
+    "range": _NUMBERS,
+    "dates": _MOMENTS,
+    "allowed": {"text", "integer", "boolean"},
+}
+
+
+@dataclass(frozen=True)
+class ContractProblem:
+    """One mistake in one contract."""
+
+    file: str
+    line: int
+    field: str
+    problem: str
+    fix: str
+
+    def __str__(self) -> str:
+        fix = f". To fix it: {self.fix}" if self.fix else ""
+        return f"{self.file}:{self.line}: {self.field}: {self.problem}{fix}"
+
+
+def load_contracts(folder: Path | str) -> dict[str, Contract]:
+    """Read every contract of a source: the `*.yaml` files in `folder`, by table name.
+
+    Raises:
+        ContractError: the folder holds none, or a contract cannot be used; every problem is listed.
+    """
+    folder = Path(folder)
+    files = sorted(folder.glob("*.yaml"))
+    if not files:
+        raise ContractError(
+            "There are no contracts", where=str(folder), fix="write one <table>.yaml for each table"
+        )
+    read = [_read(path) for path in files]
+    contracts = {one.contract.table: one.contract for one in read if one.contract is not None}
+    problems = [problem for one in read for problem in one.problems]
+    problems += [p for one in read if one.contract is not None for p in _lint(one, contracts)]
+    if problems:
+        listed = "\n  ".join(str(problem) for problem in problems)
+        raise ContractError(f"The contracts do not fit:\n  {listed}", where=str(folder))
+    return contracts
+
+
+def lint_contract(path: Path | str) -> list[ContractProblem]:
+    """Return what is wrong with the contract in the file `path`, held against the contracts beside it."""
+    path = Path(path)
+    own = _read(path)
+    if own.contract is None:
+        return own.problems
+    beside = (_read(other).contract for other in sorted(path.parent.glob("*.yaml")) if other != path)
+    known = {contract.table: contract for contract in (*beside, own.contract) if contract is not None}
+    return [*own.problems, *_lint(own, known)]
+
+
+def contract_schema() -> str:
+    """Return the JSON Schema of a contract, for editors."""
+    schema = Contract.model_json_schema()
+    schema["$schema"] = "https://json-schema.org/draft/2020-12/schema"
+    return json.dumps(schema, indent=2, ensure_ascii=False)
+
+
+def default_contracts(kind: str) -> Path | None:
+    """Return the folder of the contracts that come with Mailstay for sources of `kind`; None if there are none."""
+    folder = _EXPECTATIONS / kind
+    return folder if kind and folder.is_dir() else None
+
+
+@dataclass(frozen=True)
+class _Read:
+    path: Path
+    tree: yaml.Node | None
+    contract: Contract | None
+    problems: list[ContractProblem]
+
+    def problem(self, where: list[Any], what: str, fix: str) -> ContractProblem:
+        field = ".".join(str(part) for part in where) or "the contract"
+        return ContractProblem(str(self.path), _line_of(self.tree, where), field, what, fix)
+
+
+def _read(path: Path) -> _Read:
+    def broken(line: int, what: str, fix: str) -> _Read:
+        return _Read(path, None, None, [ContractProblem(str(path), line, "the contract", what, fix)])
+
+    try:
+        text = path.read_text(encoding="utf-8")
+        tree = yaml.compose(text, Loader=yaml.SafeLoader)
+        content = yaml.safe_load(text)
+    except (OSError, UnicodeDecodeError) as error:
+        return broken(1, f"it cannot be read ({type(error).__name__})", "write it as a UTF-8 text file")
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        what = getattr(error, "problem", None) or "not YAML"
+        return broken(mark.line + 1 if mark else 1, f"it is not valid YAML: {what}", "mend the indentation")
+    except ValueError as error:
+        return broken(1, f"a value is impossible: {error}", "write a date that exists")
+    if not isinstance(content, Mapping):
+        return broken(1, "it is empty", "write table, primary_key and columns")
+    try:
+        contract = Contract.model_validate(content)
+    except ValidationError as error:
+        shell = _Read(path, tree, None, [])
+        problems = [_from_pydantic(shell, problem) for problem in error.errors()]
+        return _Read(path, tree, None, problems)
+    return _Read(path, tree, contract, [])
+
+
+def _from_pydantic(read: _Read, problem: Any) -> ContractProblem:
+    where = [part for part in problem["loc"] if part != "[key]"]
+    message = problem["msg"].removeprefix("Value error, ")
+    fix = {
+        "extra_forbidden": "remove the key, or correct its name",
+        "missing": f"add {where[-1] if where else 'it'}",
+        "literal_error": f"use {problem.get('ctx', {}).get('expected', 'an allowed value')}",
+    }.get(problem["type"], "see the contract schema")
+    if problem["type"] == "extra_forbidden":
+        message = "there is no such key"
+    return read.problem(where, message, fix)
+
+
+def _lint(read: _Read, known: Mapping[str, Contract]) -> Iterator[ContractProblem]:
+    contract = read.contract
+    assert contract is not None
+    if read.path.stem != contract.table:
+        yield read.problem(
+            ["table"], f"the file is not named {contract.table}.yaml", "rename the file or the table"
+        )
+    for name in contract.primary_key:
+        yield from _has_column(read, contract, ["primary_key"], name)
+        if name in contract.personal_columns():
+            yield read.problem(
+                ["columns", name, "personal"],
+                "a key that is personal data would be quoted in findings",
+                "choose another key",
+            )
+    for name, column in contract.columns.items():
+        yield from _lint_column(read, name, column)
+    for index, key in enumerate(contract.foreign_keys):
+        where = ["foreign_keys", index]
+        for name in key.columns:
+            yield from _has_column(read, contract, [*where, "columns"], name)
+        yield from _has_columns(read, known, [*where, "references"], key.references, key.referred)
+    names: set[str] = set()
+    for group in ("row_rules", "adds_up"):
+        for index, rule in enumerate(getattr(contract, group)):
+            if rule.name in names:
+                yield read.problem([group, index, "name"], "the name is taken", "choose another name")
+            names.add(rule.name)
+    for index, row_rule in enumerate(contract.row_rules):
+        for name in row_rule.columns:
+            yield from _has_column(read, contract, ["row_rules", index, "columns"], name)
+        yield from _lint_condition(read, contract, ["row_rules", index, "holds"], row_rule.holds)
+    for index, sums in enumerate(contract.adds_up):
+        where = ["adds_up", index]
+        yield from _has_column(read, contract, [*where, "column"], sums.column)
+        for name in sums.by:
+            yield from _has_column(read, contract, [*where, "by"], name)
+        there = [sums.sum_of, *sums.by.values()]
+        yield from _has_columns(read, known, [*where, "table"], sums.table, there)
+
+
+def _lint_column(read: _Read, name: str, column: Column) -> Iterator[ContractProblem]:
+    for rule, families in _FAMILIES.items():
+        if getattr(column, rule) is not None and column.type not in families:
+            yield read.problem(
+                ["columns", name, rule],
+                f"{rule} does not fit a column of type {column.type}",
+                f"use it on {', '.join(sorted(families))}, or change the type",
+            )
+    if column.format is not None and (mistake := _regex_mistake(column.format.regex)):
+        yield read.problem(
+            ["columns", name, "format", "pattern"],
+            f"it is not a regular expression that DuckDB (RE2) knows: {mistake}",
+            "RE2 has no look-around and no back references",
+        )
+    if column.personal and column.allowed is not None:
+        yield read.problem(
+            ["columns", name, "allowed"],
+            "a list of allowed values of personal data would be copied into every result",
+            "use format or a foreign key",
+        )
+
+
+def _lint_condition(
+    read: _Read, contract: Contract, where: list[Any], condition: str
+) -> Iterator[ContractProblem]:
+    if ";" in condition or "--" in condition:
+        yield read.problem(where, "a condition is one expression", "remove `;` and `--`")
+    for name in contract.personal_columns():
+        if re.search(rf"\b{re.escape(name)}\b", condition) and "'" in condition:
+            yield read.problem(
+                where,
+                f"a text compared with the personal column {name} would be copied into every result",
+                "use format instead",
+            )
+
+
+def _has_column(read: _Read, contract: Contract, where: list[Any], name: str) -> Iterator[ContractProblem]:
+    if name not in contract.columns:
+        yield read.problem(
+            where, f"there is no column {name!r}", f"use one of: {', '.join(contract.columns)}"
+        )
+
+
+def _has_columns(
+    read: _Read, known: Mapping[str, Contract], where: list[Any], table: str, names: list[str]
+) -> Iterator[ContractProblem]:
+    other = known.get(table)
+    if other is None:
+        yield read.problem(
+            where, f"there is no contract of a table {table!r}", "write it, or correct the name"
+        )
+        return
+    for name in names:
+        if name not in other.columns:
+            yield read.problem(
+                where, f"{table} has no column {name!r}", f"use one of: {', '.join(other.columns)}"
+            )
+
+
+def _regex_mistake(pattern: str) -> str:
+    """Return what RE2, the engine that will apply `pattern`, has against it; empty if nothing."""
+    import pyarrow as pa
+    import pyarrow.compute as pc
+
+    try:
+        pc.match_substring_regex(pa.array([""]), pattern)
+    except pa.ArrowInvalid as error:
+        return str(error).partition(":")[2].strip() or str(error)
+    return ""
+
+
+def _line_of(node: yaml.Node | None, where: list[Any]) -> int:
+    line = node.start_mark.line + 1 if node is not None else 1
+    for part in where:
+        found: yaml.Node | None = None
+        if isinstance(node, yaml.MappingNode):
+            for key, value in node.value:
+                if key.value == str(part):
+                    line, found = key.start_mark.line + 1, value
+        elif isinstance(node, yaml.SequenceNode) and isinstance(part, int) and part < len(node.value):
+            found = node.value[part]
+            line = found.start_mark.line + 1
+        if found is None:
+            return line
+        node = found
+    return line
