@@ -1,0 +1,1 @@
+"""Telling people: templates, channels, and the promise of the next update."""

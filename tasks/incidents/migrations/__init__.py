@@ -1,0 +1,1 @@
+"""Alembic migrations of the journal, run from code when it is opened."""
