@@ -1,0 +1,221 @@
+"""From the values a driver gives to exact Arrow arrays: a value either fits its column's type or is refused.
+
+pyarrow alone is too kind for a backup (it reads 1.5 into an integer column as 1 and bytes into a text column), so
+the Python types of every column are looked at first.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import date, datetime, time
+from decimal import Decimal
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from tasks.sources.facts import ColumnFacts
+
+Values = Sequence[Any]
+_DECIMAL_MAX = 76  # digits that Arrow's widest decimal holds
+
+
+class Unfit(Exception):
+    """A value is not of the type that the column was believed to have."""
+
+
+@dataclass(frozen=True)
+class Column:
+    """How one column is selected and turned into Arrow.
+
+    Args:
+        facts: what the snapshot records about the column, its cast included.
+        select: the SQL expression that reads it, names quoted.
+        arrow: the Arrow type of the result.
+        convert: makes the array from one batch of values; raises `Unfit`.
+        temporal: whether the driver itself may refuse a value (infinity, a year after 9999).
+    """
+
+    facts: ColumnFacts
+    select: str
+    arrow: pa.DataType
+    convert: Callable[[Values], pa.Array]
+    temporal: bool = False
+
+
+def decimal_type(precision: int, scale: int) -> pa.DataType | None:
+    """Return the Arrow decimal of `precision` digits, `scale` of them after the point; None if there is none."""
+    if not (0 < precision <= _DECIMAL_MAX and 0 <= scale <= precision):
+        return None
+    return pa.decimal128(precision, scale) if precision <= 38 else pa.decimal256(precision, scale)
+
+
+def plain(kind: pa.DataType, python: type, *also: type) -> Callable[[Values], pa.Array]:
+    """Return the conversion of values that are all of type `python` (or one of `also`) or None."""
+    allowed = {python, *also, type(None)}
+
+    def convert(values: Values) -> pa.Array:
+        _require(values, allowed)
+        return _array(values, kind)
+
+    return convert
+
+
+def boolean_from_integer(values: Values) -> pa.Array:
+    """Turn 0 and 1 into booleans."""
+    if not set(values) <= {0, 1, None}:
+        raise Unfit
+    _require(values, {int, type(None)})
+    return pc.cast(_array(values, pa.int8()), pa.bool_())
+
+
+def decimal_from_number(kind: pa.DataType) -> Callable[[Values], pa.Array]:
+    """Return the conversion of integers, floats and decimal text into `kind`, refusing what it cannot hold."""
+
+    def convert(values: Values) -> pa.Array:
+        found = _types(values)
+        if not found <= {int, float, str, type(None)}:
+            raise Unfit
+        if found <= {float, type(None)}:
+            text = pc.cast(pa.array(values, pa.float64()), pa.string())
+        else:
+            text = _array([None if one is None else str(one) for one in values], pa.string())
+        return _cast(text, kind)
+
+    return convert
+
+
+def decimal_from_text(kind: pa.DataType) -> Callable[[Values], pa.Array]:
+    """Return the conversion of decimal text into `kind`; NaN and infinity do not fit."""
+    return lambda values: _cast(text(values), kind)
+
+
+def text(values: Values) -> pa.Array:
+    """Turn strings into Arrow strings."""
+    _require(values, {str, type(None)})
+    return _array(values, pa.string())
+
+
+def temporal_from_text(kind: pa.DataType) -> Callable[[Values], pa.Array]:
+    """Return the conversion of ISO 8601 text into the date or timestamp type `kind`."""
+    return lambda values: _cast(text(values), kind)
+
+
+def time_from_text(values: Values) -> pa.Array:
+    """Turn `HH:MM:SS[.ffffff]` into times of day."""
+    _require(values, {str, type(None)})
+    try:
+        times = [None if one is None else _time(one) for one in values]
+    except ValueError:
+        raise Unfit from None
+    return pa.array(times, pa.time64("us"))
+
+
+def canonical_json_text(values: Values) -> pa.Array:
+    """Turn JSON text into canonical JSON: keys sorted, no white space, every number with the digits it had."""
+    _require(values, {str, type(None)})
+    return _array([None if one is None else _canonical(one) for one in values], pa.string())
+
+
+def sql_literal(values: Values) -> pa.Array:
+    """Turn any stored value into its SQL literal, which says what it is: `'5'` is text, `5` is an integer."""
+    return _array([_literal(one) for one in values], pa.string())
+
+
+def plain_text(values: Values) -> pa.Array:
+    """Turn strings, integers and floats into their text (a column that declares a number of no fixed scale)."""
+    if not _types(values) <= {str, int, float, type(None)}:
+        raise Unfit
+    return _array([None if one is None else str(one) for one in values], pa.string())
+
+
+def _types(values: Values) -> set[type]:
+    return set(map(type, values))
+
+
+def _require(values: Values, allowed: set[type]) -> None:
+    if not _types(values) <= allowed:
+        raise Unfit
+
+
+def _array(values: Values, kind: pa.DataType) -> pa.Array:
+    try:
+        return pa.array(values, kind)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, OverflowError, UnicodeEncodeError):
+        raise Unfit from None
+
+
+def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
+    try:
+        return pc.cast(array, kind)
+    except pa.ArrowInvalid:
+        raise Unfit from None
+
+
+def _time(value: str) -> time:
+    if not re.fullmatch(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", value):
+        raise ValueError
+    return time.fromisoformat(value)
+
+
+class _Digits:
+    """A JSON number that keeps its spelling."""
+
+    __slots__ = ("spelling",)
+
+    def __init__(self, spelling: str) -> None:
+        self.spelling = spelling
+
+
+def _canonical(value: str) -> str:
+    try:
+        tree = json.loads(
+            value, parse_float=_Digits, parse_int=_Digits, parse_constant=_refuse, object_pairs_hook=_unique
+        )
+        return _written(tree)
+    except (ValueError, RecursionError):
+        raise Unfit from None
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(constant)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    unique = dict(pairs)
+    if len(unique) != len(pairs):
+        raise ValueError("a key appears twice")
+    return unique
+
+
+def _written(tree: Any) -> str:
+    if isinstance(tree, _Digits):
+        return tree.spelling
+    if isinstance(tree, dict):
+        return "{" + ",".join(f"{_string(key)}:{_written(tree[key])}" for key in sorted(tree)) + "}"
+    if isinstance(tree, list):
+        return "[" + ",".join(map(_written, tree)) + "]"
+    return _string(tree) if isinstance(tree, str) else json.dumps(tree)
+
+
+def _string(value: str) -> str:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form: keep its escape
+        return json.dumps(value)
+    return json.dumps(value, ensure_ascii=False)
+
+
+def _literal(value: Any) -> str | None:
+    if value is None:
+        return None
+    if isinstance(value, str):
+        return "'" + value.replace("'", "''") + "'"
+    if isinstance(value, bytes):
+        return f"X'{value.hex()}'"
+    if isinstance(value, bool | int | float | Decimal | date | datetime | time):
+        return str(value)
+    raise Unfit

@@ -1,0 +1,50 @@
+"""Choosing the reader for a database URL."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+import sqlalchemy as sa
+
+from tasks.core import UsageError
+from tasks.sources.postgresql import PostgresqlSource
+from tasks.sources.reading import Source
+from tasks.sources.sqlite import SqliteSource
+
+
+def open_source(
+    name: str,
+    url: str,
+    *,
+    tables: Collection[str] = (),
+    exclude: Collection[str] = (),
+    schema: str | None = None,
+) -> Source:
+    """Return the source `name` at the SQLAlchemy `url`; nothing is connected before its `open`.
+
+    Args:
+        name: the source's name in the plan.
+        url: `sqlite:///path` or `postgresql://user@host/database`.
+        tables: the tables to read; none given means all.
+        exclude: tables to leave out.
+        schema: the PostgreSQL schema; by default the first of the role's search path.
+
+    Raises:
+        UsageError: the URL cannot be read, or names a kind of database that Mailstay does not read.
+    """
+    try:
+        parsed = sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise UsageError(
+            "The database URL cannot be read",
+            where=f"source {name}",
+            fix="write sqlite:///path or postgresql://…",
+        ) from None
+    backend = parsed.get_backend_name()
+    if backend == "sqlite":
+        return SqliteSource(name, parsed, tuple(tables), tuple(exclude))
+    if backend == "postgresql":
+        return PostgresqlSource(name, parsed, tuple(tables), tuple(exclude), schema)
+    raise UsageError(
+        f"Mailstay does not read {backend} databases", where=f"source {name}", fix="use SQLite or PostgreSQL"
+    )

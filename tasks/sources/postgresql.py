@@ -1,0 +1,322 @@
+"""PostgreSQL: one REPEATABLE READ transaction, its tables locked against TRUNCATE and ALTER before the first read.
+
+Types that Arrow holds exactly are read as they are; all others as PostgreSQL's own text, which it reads back exactly.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import date, datetime, time
+from typing import Any
+
+import pyarrow as pa
+import sqlalchemy as sa
+
+from tasks.core import Clock, UsageError
+from tasks.sources import columns as make
+from tasks.sources.columns import Column
+from tasks.sources.errors import SourceError
+from tasks.sources.facts import ColumnFacts, ForeignKey, TableFacts
+from tasks.sources.reading import Cursor, SourceReader, Table, chosen, quoted
+
+# Text output must not depend on the role's or the server's settings. With row_security off a role that row level
+# security would show only a part of a table gets an error (as in pg_dump), not a silent part.
+_SETTINGS = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "bytea_output": "hex",
+    "extra_float_digits": "3",
+    "lc_monetary": "C",
+    "synchronize_seqscans": "off",
+    "row_security": "off",
+    "statement_timeout": "0",
+    "idle_in_transaction_session_timeout": "0",
+    "search_path": "pg_catalog",
+}
+
+
+@dataclass(frozen=True)
+class PostgresqlSource:
+    """The tables of one schema of a PostgreSQL database."""
+
+    name: str
+    url: sa.URL
+    only: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    schema: str | None = None
+    dialect: str = "postgresql"
+
+    @contextmanager
+    def open(self, clock: Clock) -> Iterator[SourceReader]:
+        """Begin a REPEATABLE READ transaction and lock its tables in ACCESS SHARE mode."""
+        try:
+            import psycopg
+        except ImportError:
+            raise UsageError(
+                "PostgreSQL needs the package psycopg", fix="pip install 'mailstay[postgresql]'"
+            ) from None
+
+        engine = sa.create_engine(self.url.set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
+        where = f"source {self.name}"
+        try:
+            with engine.connect() as connection:
+                raw: Any = connection.connection.dbapi_connection
+                schema = self._schema(raw)
+                names = chosen(_names(raw, schema), self.only, self.exclude, where)
+                raw.rollback()
+                raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+                raw.read_only = True
+                for setting, value in _SETTINGS.items():
+                    raw.execute(f"SET LOCAL {setting} TO '{value}'")
+                if names:
+                    # Before the first SELECT: it is that SELECT which fixes the point in time, and a TRUNCATE
+                    # committed after it would show as an empty table.
+                    listed = ", ".join(f"{quoted(schema)}.{quoted(name)}" for name in names)
+                    raw.execute(f"LOCK TABLE {listed} IN ACCESS SHARE MODE")
+                consistency = _consistency(raw, clock)
+                tables = {name: _described(raw, schema, name) for name in names}
+                try:
+                    yield PostgresqlReader(raw, schema, consistency, tables)
+                finally:
+                    raw.rollback()
+        except (psycopg.Error, sa.exc.DBAPIError) as error:
+            raise SourceError(f"PostgreSQL could not be read: {_reason(error)}", where=where) from None
+        finally:
+            engine.dispose()
+
+    def _schema(self, raw: Any) -> str:
+        if self.schema is not None:
+            found = raw.execute(
+                "SELECT nspname FROM pg_namespace WHERE nspname = %s", (self.schema,)
+            ).fetchone()
+        else:
+            found = raw.execute("SELECT current_schema()").fetchone()
+        if found is None or found[0] is None:
+            raise SourceError(
+                f"There is no schema {self.schema or 'in the search path'!r}",
+                where=f"source {self.name}",
+                fix="correct `schema` in the plan",
+            )
+        return str(found[0])
+
+
+class PostgresqlReader(SourceReader):
+    """Reads one PostgreSQL transaction through server-side cursors."""
+
+    def __init__(self, raw: Any, schema: str, consistency: dict[str, str], tables: dict[str, Table]) -> None:
+        super().__init__(consistency, tables)
+        self._raw = raw
+        self._schema = schema
+
+    def row_count(self, table: str) -> int:
+        """Return `count(*)` of the table inside the transaction."""
+        self._table(table)
+        row = self._raw.execute(f"SELECT count(*) FROM {self._from(table)}").fetchone()  # noqa: S608
+        return int(row[0])
+
+    def _from(self, table: str) -> str:
+        # ONLY: the rows of tables that inherit are theirs. A partitioned table has no rows but its partitions'.
+        only = "" if self._table(table).partitioned else "ONLY "
+        return f"{only}{quoted(self._schema)}.{quoted(table)}"
+
+    def _select(self, table: Table) -> Cursor:
+        selected = ", ".join(column.select for column in table.columns)
+        text = {column.facts.name for column in table.columns if column.arrow == pa.string()}
+        keys = [
+            # The C collation is SQLite's order too, and does not change with the operating system's locales.
+            f"{quoted(key)}{'::text' if key in text else ''}{' COLLATE ' + quoted('C') if key in text else ''}"
+            for key in table.facts.primary_key
+        ]
+        order = ", ".join(keys) or "tableoid, ctid"
+        cursor = self._raw.cursor(name="mailstay_read", binary=True)
+        cursor.execute(f"SELECT {selected} FROM {self._from(table.facts.name)} ORDER BY {order}")  # noqa: S608
+        return cursor  # type: ignore[no-any-return]
+
+    def _fetch(self, table: Table, cursor: Cursor, rows: int) -> list[tuple[Any, ...]]:
+        import psycopg
+
+        try:
+            return cursor.fetchmany(rows)
+        except psycopg.DataError:
+            if self._raw.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
+                raise
+        # The client's side refused: an infinite date, a year outside 1 to 9999, or 24:00.
+        for column in table.columns:
+            if column.temporal and self._has_unfit_time(table, column):
+                wider = self._wider(table, column)
+                assert wider is not None
+                self._widen(table, column, wider)
+        raise SourceError("The driver refused a value", where=table.facts.name)
+
+    def _has_unfit_time(self, table: Table, column: Column) -> bool:
+        name = quoted(column.facts.name)
+        bad = (
+            f"{name} = '24:00'"
+            if pa.types.is_time(column.arrow)
+            else f"NOT isfinite({name}) OR {name} > '9999-12-31 23:59:59.999999' OR {name} < '0001-01-01'"
+        )
+        query = f"SELECT EXISTS (SELECT 1 FROM {self._from(table.facts.name)} WHERE {bad})"  # noqa: S608
+        return bool(self._raw.execute(query).fetchone()[0])
+
+    def _wider(self, table: Table, column: Column) -> Column | None:
+        if column.facts.cast == "text":
+            return None
+        return _as_text(column.facts)
+
+
+def _consistency(raw: Any, clock: Clock) -> dict[str, str]:
+    recovering = raw.execute("SELECT pg_is_in_recovery()").fetchone()[0]
+    lsn = "pg_last_wal_replay_lsn()" if recovering else "pg_current_wal_lsn()"
+    snapshot, position = raw.execute(f"SELECT pg_current_snapshot()::text, {lsn}::text").fetchone()
+    at = clock.now().isoformat()
+    return {"kind": "postgresql_repeatable_read", "id": snapshot, "lsn": position, "at": at}
+
+
+def _names(raw: Any, schema: str) -> list[str]:
+    query = """
+        SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+    """
+    return [row[0] for row in raw.execute(query, (schema,)).fetchall()]
+
+
+def _described(raw: Any, schema: str, name: str) -> Table:
+    row = raw.execute(
+        """
+        SELECT c.oid, c.relkind = 'p', pg_catalog.pg_get_partkeydef(c.oid)
+        FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+        WHERE n.nspname = %s AND c.relname = %s
+        """,
+        (schema, name),
+    ).fetchone()
+    if row is None:
+        raise SourceError(
+            "The table was dropped while the backup began", where=name, fix="run the backup again"
+        )
+    oid, partitioned, partition_key = row
+    # A domain is read as the type it is over, and recorded under its own name.
+    rows = raw.execute(
+        """
+        WITH RECURSIVE base AS (
+            SELECT a.attnum, a.atttypid AS typid, a.atttypmod AS typmod FROM pg_attribute a
+            WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+            UNION ALL
+            SELECT b.attnum, t.typbasetype, t.typtypmod FROM base b JOIN pg_type t ON t.oid = b.typid
+            WHERE t.typtype = 'd'
+        )
+        SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
+               format_type(b.typid, b.typmod), pg_get_expr(d.adbin, d.adrelid), a.attgenerated, a.attidentity
+        FROM pg_attribute a
+        JOIN base b ON b.attnum = a.attnum
+        JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
+        LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+        WHERE a.attrelid = %(oid)s ORDER BY a.attnum
+        """,
+        {"oid": oid},
+    ).fetchall()
+    table_columns = [
+        _column(column, declared, nullable, base) for column, declared, nullable, base, *_ in rows
+    ]
+    constraints = raw.execute(
+        """
+        SELECT conname, contype::text, pg_get_constraintdef(oid), conkey,
+               confrelid, confkey, (SELECT relname FROM pg_class WHERE oid = confrelid)
+        FROM pg_constraint WHERE conrelid = %s AND contype IN ('p', 'u', 'f', 'c', 'x')
+        ORDER BY position(contype::text IN 'pufcx'), conname
+        """,
+        (oid,),
+    ).fetchall()
+    own = _numbered(raw, oid)
+    lines = [
+        _column_ddl(column, declared, nullable, default, generated or identity)
+        for column, declared, nullable, _, default, generated, identity in rows
+    ]
+    primary: tuple[str, ...] = ()
+    foreign = []
+    for constraint, kind, definition, key, other, other_key, references in constraints:
+        lines.append(f"    CONSTRAINT {quoted(constraint)} {definition}")
+        if kind == "p":
+            primary = tuple(own[number] for number in key)
+        elif kind == "f":
+            names = _numbered(raw, other)
+            foreign.append(
+                ForeignKey(
+                    tuple(own[number] for number in key),
+                    references,
+                    tuple(names[number] for number in other_key),
+                )
+            )
+    ddl = f"CREATE TABLE {quoted(schema)}.{quoted(name)} (\n" + ",\n".join(lines) + "\n)\n"
+    if partitioned:
+        ddl += f" PARTITION BY {partition_key}"
+    facts = TableFacts(name, tuple(c.facts for c in table_columns), primary, tuple(foreign), ddl)
+    return Table(facts, table_columns, partitioned)
+
+
+def _numbered(raw: Any, oid: int) -> dict[int, str]:
+    query = "SELECT attnum, attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0"
+    return dict(raw.execute(query, (oid,)).fetchall())
+
+
+def _column_ddl(name: str, declared: str, nullable: bool, default: str | None, made_by: str) -> str:
+    line = f"    {quoted(name)} {declared}"
+    if made_by == "s":
+        line += f" GENERATED ALWAYS AS ({default}) STORED"
+    elif made_by == "v":
+        line += f" GENERATED ALWAYS AS ({default}) VIRTUAL"
+    elif made_by:
+        line += f" GENERATED {'ALWAYS' if made_by == 'a' else 'BY DEFAULT'} AS IDENTITY"
+    elif default is not None:
+        line += f" DEFAULT {default}"
+    return line if nullable else line + " NOT NULL"
+
+
+_NATIVE: dict[str, tuple[pa.DataType, type]] = {
+    "smallint": (pa.int16(), int),
+    "integer": (pa.int32(), int),
+    "bigint": (pa.int64(), int),
+    "real": (pa.float32(), float),
+    "double precision": (pa.float64(), float),
+    "boolean": (pa.bool_(), bool),
+    "text": (pa.string(), str),
+    "character varying": (pa.string(), str),
+    "character": (pa.string(), str),
+    "bytea": (pa.binary(), bytes),
+    "date": (pa.date32(), date),
+    "timestamp without time zone": (pa.timestamp("us"), datetime),
+    "timestamp with time zone": (pa.timestamp("us", "UTC"), datetime),
+    "time without time zone": (pa.time64("us"), time),
+}
+
+
+def _column(name: str, declared: str, nullable: bool, base: str) -> Column:
+    facts = ColumnFacts(name, declared, nullable)
+    kind = re.sub(r"\(.*?\)", "", base).strip()
+    if kind in _NATIVE:
+        arrow, python = _NATIVE[kind]
+        temporal = pa.types.is_temporal(arrow)
+        return Column(facts, quoted(name), arrow, make.plain(arrow, python), temporal)
+    if kind == "numeric" and (size := re.fullmatch(r"numeric\((\d+),(-?\d+)\)", base)):
+        exact = make.decimal_type(int(size[1]), int(size[2]))
+        if exact is not None:
+            return Column(facts, f"{quoted(name)}::text", exact, make.decimal_from_text(exact))
+    if kind in ("json", "jsonb"):
+        facts = replace(facts, cast="canonical_json")
+        return Column(facts, f"{quoted(name)}::text", pa.string(), make.canonical_json_text)
+    return _as_text(facts)
+
+
+def _as_text(facts: ColumnFacts) -> Column:
+    return Column(replace(facts, cast="text"), f"{quoted(facts.name)}::text", pa.string(), make.text)
+
+
+def _reason(error: Exception) -> str:
+    """Return the server's own first line, which names no values (those are in DETAIL)."""
+    origin = getattr(error, "orig", None) or error
+    diagnostic = getattr(origin, "diag", None)
+    primary = getattr(diagnostic, "message_primary", None)
+    return str(primary or str(origin).splitlines()[0])

@@ -1,0 +1,167 @@
+"""What every kind of source offers: one consistent point, its tables' facts, and their rows as Arrow batches."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Collection, Iterator
+from contextlib import AbstractContextManager, closing
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import pyarrow as pa
+
+from tasks.core import Clock, UsageError
+from tasks.sources.columns import Column, Unfit
+from tasks.sources.errors import SourceError, ValueDoesNotFit
+from tasks.sources.facts import TableFacts
+
+BATCH_ROWS = 65_536
+
+
+class Source(Protocol):
+    """A database that can be read from one consistent point."""
+
+    @property
+    def name(self) -> str:
+        """The source's name in the plan."""
+
+    @property
+    def dialect(self) -> str:
+        """`sqlite` or `postgresql`."""
+
+    def open(self, clock: Clock) -> AbstractContextManager[SourceReader]:
+        """Begin one read transaction; everything the reader gives is of that point in time.
+
+        Raises:
+            SourceError: the database cannot be reached or read, or a table that was asked for is not there.
+        """
+
+
+class Cursor(Protocol):
+    """The part of a DBAPI cursor that reading needs."""
+
+    def fetchmany(self, size: int, /) -> list[tuple[Any, ...]]:
+        """Return up to `size` further rows."""
+
+    def close(self) -> None:
+        """End the query."""
+
+
+@dataclass
+class Table:
+    """A table with the columns as they are read now (a value that does not fit widens its column)."""
+
+    facts: TableFacts
+    columns: list[Column]
+    partitioned: bool = False
+
+
+class SourceReader(ABC):
+    """Reads the tables of a source inside one transaction; lives as long as `Source.open`'s block."""
+
+    def __init__(self, consistency: dict[str, str], tables: dict[str, Table]) -> None:
+        self.consistency = consistency
+        self._tables = tables
+
+    def tables(self) -> list[TableFacts]:
+        """Return the facts of every table, by name."""
+        return [self.facts(name) for name in self._tables]
+
+    def facts(self, table: str) -> TableFacts:
+        """Return the facts of one table with the casts its columns are read with now."""
+        known = self._table(table)
+        return replace(known.facts, columns=tuple(column.facts for column in known.columns))
+
+    def schema(self, table: str) -> pa.Schema:
+        """Return the Arrow schema of the table's batches; it changes only when `ValueDoesNotFit` is raised."""
+        return pa.schema(
+            [
+                pa.field(column.facts.name, column.arrow, nullable=True)
+                for column in self._table(table).columns
+            ]
+        )
+
+    @abstractmethod
+    def row_count(self, table: str) -> int:
+        """Return the number of rows, counted by the database inside the transaction."""
+
+    def batches(self, table: str, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
+        """Yield the table's rows in key order, at most `batch_rows` at a time.
+
+        A table without a primary key comes in the order it is stored in.
+
+        Raises:
+            ValueDoesNotFit: a value does not fit its column; the column has been widened, read again.
+            SourceError: the database failed, or a value cannot be represented in any way.
+        """
+        if batch_rows < 1:
+            raise UsageError(f"A batch of {batch_rows} rows cannot be read", fix="use 1 or more")
+        known = self._table(table)
+        schema = self.schema(table)
+        with closing(self._select(known)) as cursor:
+            while rows := self._fetch(known, cursor, batch_rows):
+                values = list(zip(*rows, strict=True))
+                arrays = [self._convert(known, at, one) for at, one in enumerate(values)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def _convert(self, table: Table, at: int, values: tuple[Any, ...]) -> pa.Array:
+        column = table.columns[at]
+        try:
+            return column.convert(values)
+        except Unfit:
+            wider = self._wider(table, column)
+        if wider is None:
+            raise SourceError(
+                "A value can be represented neither in the declared type nor as text",
+                where=f"{table.facts.name}.{column.facts.name}",
+                fix="correct the value, or exclude the table in the plan",
+            )
+        self._widen(table, column, wider)
+
+    def _widen(self, table: Table, column: Column, wider: Column) -> None:
+        table.columns[table.columns.index(column)] = wider
+        raise ValueDoesNotFit(table.facts.name, column.facts.name, wider.facts.cast or "none")
+
+    def _table(self, name: str) -> Table:
+        try:
+            return self._tables[name]
+        except KeyError:
+            raise UsageError(
+                f"The source has no table {name!r}", fix=f"use one of: {', '.join(self._tables)}"
+            ) from None
+
+    @abstractmethod
+    def _select(self, table: Table) -> Cursor:
+        """Start the query that reads `table` in key order."""
+
+    @abstractmethod
+    def _fetch(self, table: Table, cursor: Cursor, rows: int) -> list[tuple[Any, ...]]:
+        """Return the next rows; a value that the driver refuses widens its column."""
+
+    @abstractmethod
+    def _wider(self, table: Table, column: Column) -> Column | None:
+        """Return `column` in the form that holds what its own form could not, or None if there is none."""
+
+
+def chosen(
+    found: Collection[str], tables: Collection[str], exclude: Collection[str], source: str
+) -> list[str]:
+    """Return the names to read, sorted: all that were found, or `tables`, without `exclude`.
+
+    Raises:
+        SourceError: a name in `tables` or `exclude` is not in the database (a typing mistake there would leave a
+            table out of every backup, or in it).
+    """
+    for name in (*tables, *exclude):
+        if name not in found:
+            raise SourceError(
+                f"The source has no table {name!r}",
+                where=source,
+                fix=f"correct the plan; it has: {', '.join(sorted(found)) or 'no table at all'}",
+            )
+    return sorted(set(tables or found) - set(exclude))
+
+
+def quoted(name: str) -> str:
+    """Return `name` as an SQL identifier."""
+    return '"' + name.replace('"', '""') + '"'
