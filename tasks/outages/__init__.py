@@ -1,0 +1,73 @@
+"""Whether a provider works: its status page, our own probes and counts, the detector, severity from the calendar.
+
+The decisions are pure functions (`judge`, `severity_of`, `sending_signal`, …) on plain dataclasses; reading a page and
+sending a seed message are the only things here that touch the world.
+"""
+
+from tasks.outages.counts import (
+    CampaignCount,
+    SeedMemory,
+    SendingMemory,
+    consent_signal,
+    seed_sent,
+    seed_signal,
+    sending_signal,
+    webhook_signal,
+)
+from tasks.outages.detector import CALM_PASSES, DetectorState, Transition, judge, settle, verdict_of
+from tasks.outages.errors import OutageError, UnreadablePage
+from tasks.outages.probing import Answer, api_signal, enough
+from tasks.outages.seed import SeedFailed, SeedRefused, seed_arrived, seed_token, send_seed
+from tasks.outages.severity import DueSend, Severity, Usual, severity_of
+from tasks.outages.signals import OWN_SIGNALS, Signal, SignalKind, Verdict
+from tasks.outages.statuspage import (
+    PageComponent,
+    PageIncident,
+    StatusPage,
+    page_signal,
+    parse_incidents,
+    parse_summary,
+    read_status_page,
+)
+
+__all__ = [
+    "CALM_PASSES",
+    "OWN_SIGNALS",
+    "Answer",
+    "CampaignCount",
+    "DetectorState",
+    "DueSend",
+    "OutageError",
+    "PageComponent",
+    "PageIncident",
+    "SeedFailed",
+    "SeedMemory",
+    "SeedRefused",
+    "SendingMemory",
+    "Severity",
+    "Signal",
+    "SignalKind",
+    "StatusPage",
+    "Transition",
+    "UnreadablePage",
+    "Usual",
+    "Verdict",
+    "api_signal",
+    "consent_signal",
+    "enough",
+    "judge",
+    "page_signal",
+    "parse_incidents",
+    "parse_summary",
+    "read_status_page",
+    "seed_arrived",
+    "seed_sent",
+    "seed_signal",
+    "seed_token",
+    "send_seed",
+    "sending_signal",
+    "settle",
+    "severity_of",
+    "verdict_of",
+    "webhook_signal",
+]
