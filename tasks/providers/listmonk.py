@@ -345,7 +345,11 @@ class Listmonk:
                 )
             if _integer(row, "campaign_id", where) == campaign_id:
                 yield SendRecord(
-                    campaign_id, _integer(row, "subscriber_id", where), cast(SendStatus, status), at
+                    campaign_id,
+                    _integer(row, "subscriber_id", where),
+                    cast(SendStatus, status),
+                    at,
+                    smtp_code=row.get("smtp_code"),
                 )
 
     def events(self, after_id: int = 0) -> Iterator[ProviderEvent]:
@@ -428,7 +432,13 @@ def _memberships(row: dict[str, Any], name: str) -> list[Membership]:
         if status not in ("unconfirmed", "confirmed", "unsubscribed"):
             raise ProviderGarbled("A subscription has an unknown status", outcome_unknown=False, where=where)
         found.append(
-            Membership(_integer(row, "id", where), _integer(one, "id", where), status, subscriber_status)
+            Membership(
+                _integer(row, "id", where),
+                _integer(one, "id", where),
+                status,
+                subscriber_status,
+                parse_time(one.get("subscription_created_at"), where),
+            )
         )
     return found
 

@@ -76,12 +76,13 @@ class MailingList:
 
 @dataclass(frozen=True)
 class Membership:
-    """A subscriber on a list, with the status of that subscription and of the subscriber."""
+    """A subscriber on a list, with the status of that subscription and of the subscriber, and since when."""
 
     subscriber_id: int
     list_id: int
     status: Literal["unconfirmed", "confirmed", "unsubscribed"]
     subscriber_status: Literal["enabled", "disabled", "blocklisted"]
+    since: datetime | None = None
 
     @property
     def mailable(self) -> bool:
@@ -102,13 +103,15 @@ class Suppression:
 class SendRecord:
     """One line of the sender's own log: `sending` is written before the message leaves, `accepted` after.
 
-    A record that stays `sending` is an unknown outcome.
+    A record that stays `sending` is an unknown outcome. `smtp_code` is the reply of the receiving server, None
+    where none was recorded.
     """
 
     campaign_id: int
     subscriber_id: int
     status: SendStatus
     at: datetime
+    smtp_code: int | None = None
 
 
 @dataclass(frozen=True)

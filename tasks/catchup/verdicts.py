@@ -1,0 +1,249 @@
+"""The verdict on each campaign that an outage held back: send, reschedule, drop or ask, with the reason.
+
+Pure: what is known goes in, a decision comes out. A campaign is never started that could not finish before its
+`latest_useful_at`; where only a part fits, the part is cut to what fits and the rest is expired.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Literal
+
+from tasks.plan import LatenessRule
+
+Verdict = Literal["send", "reschedule", "drop", "needs_approval"]
+Reason = Literal[
+    "still_ahead",
+    "late_but_useful",
+    "only_a_part_fits",
+    "rule_reschedules",
+    "nobody_left",
+    "too_late",
+    "rule_drops",
+    "rule_asks",
+    "no_deadline_known",
+    "no_planned_time",
+    "too_tight_as_planned",
+]
+
+USABLE_SHARE = 0.8
+"""Share of the time to a deadline that is planned with; the rest is for a provider slower than it says."""
+
+
+@dataclass(frozen=True)
+class Held:
+    """A campaign that did not go out as planned.
+
+    Attributes:
+        planned_at: when it was to start; None where neither provider nor journal knows.
+        latest_useful_at: the campaign's own deadline; None lets the rule of its kind decide.
+        remaining: people whom the ledger calls `not_attempted` and the consent gate lets through.
+        untouched: nothing of it was ever sent, so it can be scheduled again exactly as it was.
+    """
+
+    campaign_id: int
+    kind: str
+    planned_at: datetime | None
+    latest_useful_at: datetime | None
+    remaining: int
+    untouched: bool
+
+
+@dataclass(frozen=True)
+class Decision:
+    """The one verdict on one held campaign.
+
+    Attributes:
+        reason: why, as a stable word; `why` says it in a sentence.
+        start_at: when sending may begin; None where nothing is sent.
+        deadline: `latest_useful_at` as applied; None where none is known.
+        to_send: people who can be mailed in time.
+        cut: people who cannot, and expire.
+        as_it_was: schedule the original again, unchanged, instead of making a catch-up campaign.
+    """
+
+    campaign_id: int
+    verdict: Verdict
+    reason: Reason
+    why: str
+    start_at: datetime | None = None
+    deadline: datetime | None = None
+    to_send: int = 0
+    cut: int = 0
+    as_it_was: bool = False
+
+
+def latest_useful_at(held: Held, rule: LatenessRule | None) -> datetime | None:
+    """Return until when `held` may go out: its own word, else its planned time plus what its kind allows."""
+    if held.latest_useful_at is not None:
+        return held.latest_useful_at
+    if held.planned_at is not None and rule is not None:
+        return held.planned_at + rule.useful_for
+    return None
+
+
+def capacity(
+    start: datetime, deadline: datetime, messages_per_minute: float, share: float = USABLE_SHARE
+) -> int:
+    """Return how many messages surely go out between `start` and `deadline`, using `share` of that time."""
+    minutes = (deadline - start) / timedelta(minutes=1)
+    return max(0, math.floor(minutes * share * messages_per_minute))
+
+
+def decide(
+    held: Held,
+    *,
+    now: datetime,
+    messages_per_minute: float,
+    rule: LatenessRule | None,
+    free_at: datetime | None = None,
+) -> Decision:
+    """Return the verdict on `held`.
+
+    Args:
+        held: the campaign.
+        now: the time of the decision.
+        messages_per_minute: how fast the provider sends.
+        rule: the plan's lateness rule for its kind.
+        free_at: when the provider is done with campaigns that go first (`now` if absent).
+    """
+    deadline = latest_useful_at(held, rule)
+    begin = max(now, free_at or now)
+
+    def verdict(
+        kind: Verdict,
+        reason: Reason,
+        why: str,
+        *,
+        start: datetime | None = None,
+        fits: int = 0,
+        as_it_was: bool = False,
+    ) -> Decision:
+        to_send = min(held.remaining, fits)
+        return Decision(
+            campaign_id=held.campaign_id,
+            verdict=kind,
+            reason=reason,
+            why=why,
+            start_at=start,
+            deadline=deadline,
+            to_send=to_send,
+            cut=held.remaining - to_send if kind in ("send", "reschedule") else 0,
+            as_it_was=as_it_was,
+        )
+
+    if held.remaining <= 0:
+        return verdict("drop", "nobody_left", "nobody is left who could be mailed")
+    if held.planned_at is None:
+        return verdict("needs_approval", "no_planned_time", "nothing says when it was to go out")
+    if deadline is None:
+        return verdict(
+            "needs_approval",
+            "no_deadline_known",
+            f"nothing says how long a {held.kind} stays useful: add lateness.{held.kind} to the plan",
+        )
+    if deadline <= now:
+        return verdict("drop", "too_late", f"it was useful until {_clock(deadline)}; now it is {_clock(now)}")
+    if held.untouched and held.planned_at > now:
+        if capacity(held.planned_at, deadline, messages_per_minute, share=1.0) < held.remaining:
+            return verdict(
+                "needs_approval",
+                "too_tight_as_planned",
+                f"started at {_clock(held.planned_at)} it would not be through by {_clock(deadline)}",
+            )
+        return verdict(
+            "reschedule",
+            "still_ahead",
+            f"its time, {_clock(held.planned_at)}, is still ahead: scheduled again as it was",
+            start=held.planned_at,
+            fits=held.remaining,
+            as_it_was=True,
+        )
+    if rule is not None and rule.when_late == "drop":
+        return verdict("drop", "rule_drops", f"the plan drops a late {held.kind}")
+    if rule is not None and rule.when_late == "needs_approval":
+        return verdict("needs_approval", "rule_asks", f"the plan asks before a late {held.kind} goes out")
+    start = begin
+    later = rule is not None and rule.when_late == "reschedule" and rule.reschedule_minutes > 0
+    if rule is not None and later:
+        start = max(begin, now + timedelta(minutes=rule.reschedule_minutes))
+    fits = capacity(start, deadline, messages_per_minute)
+    if fits == 0:
+        return verdict("drop", "too_late", f"it could not be through by {_clock(deadline)}")
+    if later:
+        return verdict(
+            "reschedule",
+            "rule_reschedules",
+            f"the plan sends a late {held.kind} again at {_clock(start)}",
+            start=start,
+            fits=fits,
+        )
+    if fits < held.remaining:
+        return verdict(
+            "send",
+            "only_a_part_fits",
+            f"{fits} of {held.remaining} fit before {_clock(deadline)}; the rest expires",
+            start=start,
+            fits=fits,
+        )
+    return verdict("send", "late_but_useful", f"useful until {_clock(deadline)}", start=start, fits=fits)
+
+
+def approved(
+    held: Held,
+    *,
+    now: datetime,
+    messages_per_minute: float,
+    rule: LatenessRule | None,
+    free_at: datetime | None = None,
+) -> Decision:
+    """Return what a person's yes to a `needs_approval` verdict means now: send it, within its deadline if known.
+
+    A yes never lifts a deadline: what is too late is dropped. Without a known deadline there is nothing to cut to,
+    and the person who said yes answers for it.
+    """
+    without_question = rule.model_copy(update={"when_late": "send"}) if rule is not None else None
+    planned = held.planned_at or now
+    again = Held(held.campaign_id, held.kind, planned, held.latest_useful_at, held.remaining, untouched=False)
+    decision = decide(
+        again, now=now, messages_per_minute=messages_per_minute, rule=without_question, free_at=free_at
+    )
+    if decision.verdict != "needs_approval":
+        return decision
+    begin = max(now, free_at or now)
+    return Decision(
+        held.campaign_id,
+        "send",
+        "late_but_useful",
+        "approved by a person; no deadline is known",
+        start_at=begin,
+        to_send=held.remaining,
+    )
+
+
+def decide_all(
+    held: Sequence[Held], *, now: datetime, messages_per_minute: float, rules: dict[str, LatenessRule]
+) -> list[Decision]:
+    """Return one verdict per campaign, earliest deadline first: they share the provider's speed, one after another."""
+    far = datetime.max.replace(tzinfo=now.tzinfo)
+    ordered = sorted(
+        held, key=lambda one: (latest_useful_at(one, rules.get(one.kind)) or far, one.campaign_id)
+    )
+    free_at = now
+    decisions = []
+    for one in ordered:
+        decision = decide(
+            one, now=now, messages_per_minute=messages_per_minute, rule=rules.get(one.kind), free_at=free_at
+        )
+        decisions.append(decision)
+        if decision.verdict == "send":
+            busy = timedelta(minutes=decision.to_send / messages_per_minute / USABLE_SHARE)
+            free_at = max(free_at, now) + busy
+    return decisions
+
+
+def _clock(moment: datetime) -> str:
+    return moment.strftime("%Y-%m-%d %H:%M UTC")

@@ -1,0 +1,168 @@
+"""The verdict on a held campaign: exactly one, never late, never more than fits."""
+
+from datetime import UTC, datetime, timedelta
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from tasks.catchup import Decision, Held, approved, capacity, decide, decide_all, latest_useful_at
+from tasks.plan import LatenessRule
+
+NOW = datetime(2011, 11, 16, 13, 0, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+
+
+def held(**changes) -> Held:
+    usual = {
+        "campaign_id": 1,
+        "kind": "sale",
+        "planned_at": NOW - 3 * HOUR,
+        "latest_useful_at": NOW + 5 * HOUR,
+        "remaining": 100,
+        "untouched": False,
+    }
+    return Held(**(usual | changes))
+
+
+def rule(when_late="send", useful=60 * 24, reschedule=0) -> LatenessRule:
+    return LatenessRule(useful_for_minutes=useful, when_late=when_late, reschedule_minutes=reschedule)
+
+
+CASES = {
+    "a late campaign that is still useful is sent": (held(), rule(), "send", "late_but_useful", 100, 0),
+    "one second after its deadline it is dropped": (
+        held(latest_useful_at=NOW - timedelta(seconds=1)), rule(), "drop", "too_late", 0, 0),
+    "at its deadline it is dropped": (held(latest_useful_at=NOW), rule(), "drop", "too_late", 0, 0),
+    "only what fits before the deadline is sent, the rest is cut": (
+        held(latest_useful_at=NOW + timedelta(minutes=10), remaining=1000), rule(),
+        "send", "only_a_part_fits", 480, 520),
+    "what cannot send one message in time is dropped": (
+        held(latest_useful_at=NOW + timedelta(seconds=1)), rule(), "drop", "too_late", 0, 0),
+    "an untouched campaign whose time is ahead goes back as it was": (
+        held(planned_at=NOW + HOUR, untouched=True), rule(when_late="drop"), "reschedule", "still_ahead", 100, 0),
+    "one that never could be through as planned is asked about": (
+        held(planned_at=NOW + HOUR, untouched=True, latest_useful_at=NOW + HOUR + timedelta(minutes=1)), rule(),
+        "needs_approval", "too_tight_as_planned", 0, 0),
+    "the plan may drop whatever is late": (held(), rule("drop"), "drop", "rule_drops", 0, 0),
+    "the plan may ask": (held(), rule("needs_approval"), "needs_approval", "rule_asks", 0, 0),
+    "the plan may send it again later": (
+        held(), rule("reschedule", reschedule=60), "reschedule", "rule_reschedules", 100, 0),
+    "later than the deadline is never": (
+        held(), rule("reschedule", reschedule=60 * 6), "drop", "too_late", 0, 0),
+    "without any deadline a person decides": (
+        held(latest_useful_at=None), None, "needs_approval", "no_deadline_known", 0, 0),
+    "without a planned time a person decides": (
+        held(planned_at=None), rule(), "needs_approval", "no_planned_time", 0, 0),
+    "nobody left means nothing to do": (held(remaining=0), rule(), "drop", "nobody_left", 0, 0),
+    "the rule's deadline counts from the planned time": (
+        held(latest_useful_at=None), rule(useful=60), "drop", "too_late", 0, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("case", CASES.values(), ids=CASES)
+def test_verdict(case) -> None:
+    campaign, lateness, verdict, reason, to_send, cut = case
+    found = decide(campaign, now=NOW, messages_per_minute=60, rule=lateness)
+    assert (found.verdict, found.reason, found.to_send, found.cut) == (verdict, reason, to_send, cut)
+    assert found.why
+
+
+def test_a_campaign_names_its_own_deadline_before_the_rule() -> None:
+    assert latest_useful_at(held(), rule(useful=1)) == NOW + 5 * HOUR
+
+
+def test_campaigns_share_the_speed_of_the_provider_the_most_urgent_first() -> None:
+    later = held(campaign_id=1, latest_useful_at=NOW + 2 * HOUR, remaining=5000)
+    urgent = held(campaign_id=2, latest_useful_at=NOW + HOUR, remaining=2000)
+    found = decide_all([later, urgent], now=NOW, messages_per_minute=60, rules={"sale": rule()})
+    assert [one.campaign_id for one in found] == [2, 1]
+    assert found[0].to_send == 2000
+    assert found[1].start_at == NOW + timedelta(minutes=2000 / 60 / 0.8)
+    assert found[1].to_send == capacity(found[1].start_at, NOW + 2 * HOUR, 60)
+
+
+def test_a_yes_never_lifts_a_deadline() -> None:
+    asked = held(latest_useful_at=NOW - HOUR)
+    assert approved(asked, now=NOW, messages_per_minute=60, rule=rule("needs_approval")).verdict == "drop"
+
+
+def test_a_yes_without_a_known_deadline_sends_all() -> None:
+    found = approved(held(latest_useful_at=None), now=NOW, messages_per_minute=60, rule=None)
+    assert (found.verdict, found.to_send, found.deadline) == ("send", 100, None)
+
+
+minutes = st.integers(-60 * 24 * 3, 60 * 24 * 3).map(lambda n: NOW + timedelta(minutes=n))
+campaigns = st.builds(
+    Held,
+    campaign_id=st.integers(1, 50),
+    kind=st.sampled_from(["sale", "launch", "newsletter", "winback", "other"]),
+    planned_at=st.none() | minutes,
+    latest_useful_at=st.none() | minutes,
+    remaining=st.integers(0, 100_000),
+    untouched=st.booleans(),
+)
+rules = st.dictionaries(
+    st.sampled_from(["sale", "launch", "newsletter", "winback"]),
+    st.builds(
+        LatenessRule,
+        useful_for_minutes=st.integers(0, 60 * 24 * 7),
+        when_late=st.sampled_from(["send", "reschedule", "drop", "needs_approval"]),
+        reschedule_minutes=st.integers(0, 60 * 24),
+    ),
+)
+
+
+def holds(decisions: list[Decision], calendar: list[Held], now: datetime, speed: int) -> None:
+    """What must be true of every verdict, whatever the outage and the calendar."""
+    assert sorted(one.campaign_id for one in decisions) == sorted(one.campaign_id for one in calendar)
+    by_id = {one.campaign_id: one for one in calendar}
+    for one in decisions:
+        campaign = by_id[one.campaign_id]
+        assert one.verdict in ("send", "reschedule", "drop", "needs_approval")
+        assert one.to_send >= 0
+        assert one.cut >= 0
+        if one.verdict in ("send", "reschedule"):
+            assert one.start_at is not None
+            assert one.deadline is not None
+            assert one.start_at >= now
+            assert one.to_send > 0
+            assert one.to_send + one.cut == campaign.remaining
+            assert one.start_at + timedelta(minutes=one.to_send / speed) <= one.deadline
+        else:
+            assert one.to_send == 0
+        if one.as_it_was:
+            assert campaign.untouched
+            assert one.start_at == campaign.planned_at
+
+
+def check_calendar(calendar, lateness, offset, speed) -> None:
+    calendar = list({one.campaign_id: one for one in calendar}.values())
+    now = NOW + timedelta(minutes=offset)
+    holds(decide_all(calendar, now=now, messages_per_minute=speed, rules=lateness), calendar, now, speed)
+
+
+calendars = given(
+    st.lists(campaigns, max_size=8), rules, st.integers(-60 * 24, 60 * 24), st.integers(1, 10_000)
+)
+
+
+@calendars
+@settings(max_examples=150)
+def test_over_random_outages_and_calendars_nothing_is_late(calendar, lateness, offset, speed) -> None:
+    check_calendar(calendar, lateness, offset, speed)
+
+
+@pytest.mark.slow
+@calendars
+@settings(max_examples=5000)
+def test_over_thousands_of_outages_and_calendars_nothing_is_late(calendar, lateness, offset, speed) -> None:
+    check_calendar(calendar, lateness, offset, speed)
+
+
+@given(campaigns, rules, st.integers(1, 10_000))
+@settings(max_examples=150)
+def test_an_approved_campaign_is_not_late_either(campaign, lateness, speed) -> None:
+    found = approved(campaign, now=NOW, messages_per_minute=speed, rule=lateness.get(campaign.kind))
+    if found.deadline is not None and found.to_send:
+        assert found.start_at + timedelta(minutes=found.to_send / speed) <= found.deadline
