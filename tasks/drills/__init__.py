@@ -1,0 +1,54 @@
+"""Drills: the sample shop, an ESP that fails on command, the mailbox that judges, and the truth of each outage.
+
+Nothing here touches production: every server listens on loopback, every database is the drill's own.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from tasks.drills.errors import DrillError
+    from tasks.drills.esp.faults import FAULTS
+    from tasks.drills.esp.process import SimulatedEsp
+    from tasks.drills.scenario import SCENARIOS, Step
+    from tasks.drills.shop import ShopFacts, build_shop
+    from tasks.drills.sink import Mail, Sink
+    from tasks.drills.truth import Truth
+    from tasks.drills.world import World
+
+_HOMES = {
+    "DrillError": "tasks.drills.errors",
+    "FAULTS": "tasks.drills.esp.faults",
+    "Mail": "tasks.drills.sink",
+    "SCENARIOS": "tasks.drills.scenario",
+    "ShopFacts": "tasks.drills.shop",
+    "SimulatedEsp": "tasks.drills.esp.process",
+    "Sink": "tasks.drills.sink",
+    "Step": "tasks.drills.scenario",
+    "Truth": "tasks.drills.truth",
+    "World": "tasks.drills.world",
+    "build_shop": "tasks.drills.shop",
+}
+
+__all__ = [
+    "FAULTS",
+    "SCENARIOS",
+    "DrillError",
+    "Mail",
+    "ShopFacts",
+    "SimulatedEsp",
+    "Sink",
+    "Step",
+    "Truth",
+    "World",
+    "build_shop",
+]
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first used: the simulated servers start without what they do not need."""
+    if name in _HOMES:
+        return getattr(import_module(_HOMES[name]), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
