@@ -1,0 +1,61 @@
+"""The snapshot store: take, commit, verify, mark and read snapshots. FORMAT.md describes what lies on the disk."""
+
+from tasks.snapshots.canonical import CANONICAL
+from tasks.snapshots.errors import AlreadyCommitted, Damaged, SnapshotError, StoreError
+from tasks.snapshots.models import (
+    Hold,
+    Level,
+    Manifest,
+    ObjectRef,
+    SnapshotInfo,
+    State,
+    TableEntry,
+    Verdict,
+    snapshot_name,
+    split_name,
+)
+from tasks.snapshots.reading import canonical_views, connect
+from tasks.snapshots.signing import (
+    SigningKey,
+    generate_key,
+    key_pem,
+    load_key,
+    load_or_create_key,
+    public_key_hex,
+)
+from tasks.snapshots.store import Store, open_store
+from tasks.snapshots.taking import arrow_schema, take_snapshot
+from tasks.snapshots.verifying import VerifyFinding, VerifyReport, verify
+
+__all__ = [
+    "CANONICAL",
+    "AlreadyCommitted",
+    "Damaged",
+    "Hold",
+    "Level",
+    "Manifest",
+    "ObjectRef",
+    "SigningKey",
+    "SnapshotError",
+    "SnapshotInfo",
+    "State",
+    "Store",
+    "StoreError",
+    "TableEntry",
+    "Verdict",
+    "VerifyFinding",
+    "VerifyReport",
+    "arrow_schema",
+    "canonical_views",
+    "connect",
+    "generate_key",
+    "key_pem",
+    "load_key",
+    "load_or_create_key",
+    "open_store",
+    "public_key_hex",
+    "snapshot_name",
+    "split_name",
+    "take_snapshot",
+    "verify",
+]

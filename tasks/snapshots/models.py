@@ -1,0 +1,224 @@
+"""The manifest and the other signed records of a store, as typed models; FORMAT.md describes the files."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+
+from tasks.core import UsageError, digest_of
+from tasks.sources import ColumnFacts, ForeignKey, TableFacts
+
+FORMAT_VERSION = 1
+State = Literal["committed", "valid", "quarantined"]
+Level = Literal["structure", "content"]
+
+_SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
+_SNAPSHOT = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})/(\d{8})")
+
+
+def snapshot_name(source: str, sequence: int) -> str:
+    """Return the id of snapshot number `sequence` of `source`, such as `shop/00000001`."""
+    if not _SOURCE.fullmatch(source):
+        raise UsageError(
+            f"{source!r} cannot name a source in a store",
+            fix="use letters, digits, - and _ only, at most 64, beginning with a letter or digit",
+        )
+    return f"{source}/{sequence:08d}"
+
+
+def split_name(snapshot_id: str) -> tuple[str, int]:
+    """Return source and sequence of a snapshot id.
+
+    Raises:
+        UsageError: it is not of the form `source/00000001` (which also keeps it from naming another path).
+    """
+    found = _SNAPSHOT.fullmatch(snapshot_id)
+    if found is None:
+        raise UsageError(f"{snapshot_id!r} is not a snapshot id", fix="write it as shop/00000001")
+    return found[1], int(found[2])
+
+
+def _known_name(value: str) -> str:
+    if not _SNAPSHOT.fullmatch(value):
+        raise ValueError("not a snapshot id")
+    return value
+
+
+SnapshotId = Annotated[str, AfterValidator(_known_name)]
+Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+KeyValue = str | int | bool | None
+
+
+class Record(BaseModel):
+    """Base of everything that is stored signed: no unknown keys, no change after reading."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class ObjectRef(Record):
+    """One immutable Parquet object; its path follows from its hash, so that a manifest cannot name any other file.
+
+    `key_min` and `key_max` are the primary keys of its first and last row, None for a table without one.
+    """
+
+    sha256: Sha256
+    bytes: int = Field(ge=0)
+    rows: int = Field(ge=0)
+    key_min: list[KeyValue] | None = None
+    key_max: list[KeyValue] | None = None
+
+    @property
+    def path(self) -> str:
+        """Where the object lies in the store."""
+        return object_path(self.sha256)
+
+
+class TableEntry(Record):
+    """One table of a snapshot.
+
+    Args:
+        facts: what the source declares about the table, and the casts its values were read with.
+        arrow_schema: the Arrow schema as an IPC message in base64.
+        rows: rows written.
+        source_rows: rows the source counted inside the same transaction.
+        checksum: the order-independent checksum of all rows (`tasks.core.TableChecksum`), 32 hex digits.
+        mode: `full`, every row is here; (`append` is reserved).
+        objects: the Parquet objects, in key order.
+    """
+
+    facts: TableFacts
+    arrow_schema: str
+    rows: int = Field(ge=0)
+    source_rows: int = Field(ge=0)
+    checksum: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
+    mode: Literal["full"] = "full"
+    objects: list[ObjectRef] = Field(min_length=1)
+
+
+class Manifest(Record):
+    """The one object whose creation commits a snapshot; names everything the snapshot consists of.
+
+    Args:
+        parent_digest: digest of the previous manifest of this source; None for the first.
+        consistency: the point all tables were read at: `kind`, `id`, `at` (ISO 8601) and what the source adds.
+        plan_digest: digest of the plan the backup ran under.
+        tools: versions of the libraries that wrote the snapshot.
+    """
+
+    format: Literal[1] = 1
+    store_id: str
+    snapshot_id: SnapshotId
+    source: str
+    sequence: int = Field(ge=1)
+    parent_digest: Sha256 | None
+    consistency: dict[str, str]
+    plan_digest: str
+    started_at: AwareDatetime
+    finished_at: AwareDatetime
+    tools: dict[str, str]
+    tables: dict[str, TableEntry]
+
+    @property
+    def digest(self) -> str:
+        """The SHA-256 of the manifest's canonical JSON: what its successor names as `parent_digest`."""
+        return digest_of(self.model_dump(mode="json"))
+
+    @property
+    def rows(self) -> int:
+        """Rows of all tables."""
+        return sum(table.rows for table in self.tables.values())
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of all objects, each counted once."""
+        return sum(
+            {ref.sha256: ref.bytes for table in self.tables.values() for ref in table.objects}.values()
+        )
+
+
+class Verdict(Record):
+    """A signed statement about a snapshot: what a check or a verification found.
+
+    `state` decides what the snapshot may be used for; a verification (`level` set) leaves the state alone.
+    """
+
+    store_id: str
+    snapshot_id: SnapshotId
+    manifest_digest: Sha256
+    number: int = Field(ge=1)
+    state: State | None = None
+    level: Level | None = None
+    ok: bool = True
+    findings: list[dict[str, Any]] = []
+    at: AwareDatetime
+    by: str
+
+
+class Hold(Record):
+    """A signed mark that keeps retention from a snapshot until it is released."""
+
+    store_id: str
+    snapshot_id: SnapshotId
+    reason: str = Field(min_length=1)
+    by: str
+    at: AwareDatetime
+    released_by: str | None = None
+    released_at: AwareDatetime | None = None
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """A snapshot as lists show it.
+
+    Args:
+        tables: the names of its tables.
+        verified: the highest level its latest verification passed, None if it never did or failed.
+        held_by: the reasons of its active holds.
+    """
+
+    snapshot_id: str
+    source: str
+    sequence: int
+    started_at: datetime
+    finished_at: datetime
+    consistency_at: datetime
+    rows: int
+    bytes: int
+    tables: tuple[str, ...]
+    state: State
+    verified: Level | None
+    held_by: list[str]
+
+
+def object_path(sha256: str) -> str:
+    """Return where the object with this hash lies in a store."""
+    return f"objects/{sha256[:2]}/{sha256}.parquet"
+
+
+def manifest_path(snapshot_id: str) -> str:
+    """Return where the manifest of a snapshot lies in a store."""
+    source, sequence = split_name(snapshot_id)
+    return f"snapshots/{source}/{sequence:08d}.json"
+
+
+__all__ = [
+    "FORMAT_VERSION",
+    "ColumnFacts",
+    "ForeignKey",
+    "Hold",
+    "Level",
+    "Manifest",
+    "ObjectRef",
+    "SnapshotInfo",
+    "State",
+    "TableEntry",
+    "Verdict",
+    "manifest_path",
+    "object_path",
+    "snapshot_name",
+    "split_name",
+]

@@ -1,0 +1,106 @@
+"""Reading snapshots with DuckDB: raw tables under the alias of their snapshot, and the canonical model over them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import resources
+from typing import TYPE_CHECKING, Literal
+
+from tasks.core import UsageError
+from tasks.snapshots.canonical import CANONICAL
+from tasks.snapshots.store import Store
+
+if TYPE_CHECKING:
+    import duckdb
+
+Mapped = Literal["shop", "listmonk"]
+
+
+def connect(store: Store, snapshots: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
+    """Return an in-memory DuckDB connection with one view per table, in a schema per alias.
+
+    Every object is hashed before DuckDB may read it. Time zone is UTC.
+
+    Args:
+        store: the store to read.
+        snapshots: snapshot id by alias, such as `{"shop": "shop/00000003"}`.
+
+    Raises:
+        SnapshotError: there is no such snapshot.
+        Damaged: an object is missing or changed.
+    """
+    import duckdb
+
+    connection = duckdb.connect(":memory:")
+    connection.execute("SET TimeZone = 'UTC'")
+    for alias, snapshot_id in snapshots.items():
+        connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(alias)}")
+        taken: set[str] = set()
+        for table in store.manifest(snapshot_id).tables:
+            # DuckDB does not tell `Orders` from `orders`: the second gets a number.
+            name, number = table, 1
+            while name.lower() in taken:
+                name, number = f"{table}_{number}", number + 1
+            taken.add(name.lower())
+            files = ", ".join(_text(path) for path in store.table_files(snapshot_id, table))
+            connection.execute(
+                f"CREATE VIEW {_quoted(alias)}.{_quoted(name)} AS SELECT * FROM read_parquet([{files}])"  # noqa: S608
+            )
+    return connection
+
+
+def canonical_views(connection: duckdb.DuckDBPyConnection, alias: str, mapping: Mapped) -> list[str]:
+    """Create the views `canonical.<table>` that the tables under `alias` give, and return their names.
+
+    A table that the source lacks gives an empty view, so that whoever reads the model needs no special case.
+
+    Args:
+        connection: from `connect`.
+        alias: the schema that holds the raw tables.
+        mapping: which mapping of `tasks/snapshots/mappings/` applies.
+
+    Raises:
+        UsageError: there is no such mapping.
+    """
+    try:
+        text = resources.files("tasks.snapshots").joinpath("mappings", f"{mapping}.sql").read_text("utf-8")
+    except FileNotFoundError:
+        raise UsageError(f"There is no mapping {mapping!r}", fix="use shop or listmonk") from None
+    present = {
+        row[0].lower()
+        for row in connection.execute(
+            "SELECT table_name FROM information_schema.tables WHERE table_schema = ?", [alias]
+        ).fetchall()
+    }
+    connection.execute("CREATE SCHEMA IF NOT EXISTS canonical")
+    made: list[str] = []
+    for table, needed, query in _statements(text):
+        if table in made or not needed <= present:
+            continue
+        typed = ", ".join(f'CAST("{name}" AS {kind}) AS "{name}"' for name, kind, _ in CANONICAL[table])
+        source = query.replace("{source}", _quoted(alias))
+        connection.execute(f'CREATE OR REPLACE VIEW canonical."{table}" AS SELECT {typed} FROM ({source})')  # noqa: S608
+        made.append(table)
+    for table in {name for name, _, _ in _statements(text)} - set(made):
+        empty = ", ".join(f'CAST(NULL AS {kind}) AS "{name}"' for name, kind, _ in CANONICAL[table])
+        connection.execute(f'CREATE OR REPLACE VIEW canonical."{table}" AS SELECT {empty} WHERE false')
+        made.append(table)
+    return sorted(made)
+
+
+def _statements(text: str) -> list[tuple[str, set[str], str]]:
+    """Return (canonical table, raw tables it needs, query) of a mapping; the first whose tables are there is used."""
+    found = []
+    for block in text.split("-- canonical: ")[1:]:
+        head, _, query = block.partition("\n")
+        table, _, needed = head.partition(" from ")
+        found.append((table.strip(), {one.strip() for one in needed.split(",")}, query.strip().rstrip(";")))
+    return found
+
+
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"

@@ -1,0 +1,285 @@
+"""Writing one table's rows into Parquet objects: hashed while they are written, named when they are complete.
+
+Objects are spooled to a folder of this process. The folder is locked while the process lives, so that the next run
+can tell the leftovers of a killed one and removes them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from datetime import date, datetime
+from datetime import time as time_of_day
+from decimal import Decimal
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from tasks.core import crash_point
+from tasks.snapshots.models import KeyValue, ObjectRef
+from tasks.snapshots.storage import SPOOL
+
+OBJECT_BYTES = 128 * 2**20
+ROW_GROUP_ROWS = 131_072
+_GROUP_BYTES = 24 * 2**20  # Arrow bytes after which a row group is written even if it has few rows
+_ZSTD_LEVEL = 1
+_SETTLED_SECONDS = 60
+_LOW_CARDINALITY = 16  # a dictionary pays where a value comes at least this often on average
+
+
+class ParquetSpool:
+    """Turns batches in key order into objects of at most `object_bytes`; use as a context manager.
+
+    Args:
+        folder: where objects are spooled.
+        schema: the Arrow schema of every batch.
+        key: the primary key columns, for the key range of each object.
+        store: called with every finished object and its file, which may be moved away.
+        object_bytes: the most an object may have (a single row group of one huge row can exceed it).
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        schema: pa.Schema,
+        key: tuple[str, ...],
+        store: Callable[[ObjectRef, Path], object],
+        *,
+        object_bytes: int = OBJECT_BYTES,
+    ) -> None:
+        self.objects: list[ObjectRef] = []
+        self.rows = 0
+        self._folder, self._schema, self._key, self._store = folder, schema, key, store
+        self._room = object_bytes
+        self._waiting: list[pa.RecordBatch] = []
+        self._waiting_rows = self._waiting_bytes = 0
+        self._options: dict[str, Any] | None = None
+        self._sink: _HashingFile | None = None
+        self._writer: pq.ParquetWriter | None = None
+        self._object_rows = 0
+        self._first: pa.Table | None = None
+        self._last: pa.Table | None = None
+
+    def __enter__(self) -> ParquetSpool:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
+    ) -> None:
+        if kind is None:
+            self._write_group()
+            if not self.objects or self._writer is not None:
+                self._finish_object()  # an empty table has one object too: its schema stays readable
+        elif self._sink is not None:
+            with contextlib.suppress(Exception):
+                self._sink.close()
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Add the rows of `batch`."""
+        self.rows += batch.num_rows
+        for part in _parts(batch):
+            self._waiting.append(part)
+            self._waiting_rows += part.num_rows
+            self._waiting_bytes += part.nbytes
+            if self._waiting_rows >= ROW_GROUP_ROWS or self._waiting_bytes >= self._group_bytes:
+                self._write_group()
+
+    @property
+    def _group_bytes(self) -> int:
+        return min(_GROUP_BYTES, self._room // 4)
+
+    def _write_group(self) -> None:
+        if not self._waiting:
+            return
+        table = pa.Table.from_batches(self._waiting, self._schema)
+        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
+        for start in range(0, table.num_rows, ROW_GROUP_ROWS):
+            group = table.slice(start, ROW_GROUP_ROWS)
+            writer = self._open(group)
+            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
+            crash_point("spool.row_group")
+            self._first = group.slice(0, 1) if self._first is None else self._first
+            self._last = group.slice(group.num_rows - 1)
+            self._object_rows += group.num_rows
+            assert self._sink is not None
+            # Uncompressed data is the worst case: the next group fits for certain, page headers and footer too.
+            if self._sink.tell() + 2 * self._group_bytes > self._room:
+                self._finish_object()
+
+    def _open(self, sample: pa.Table | None) -> pq.ParquetWriter:
+        if self._writer is None:
+            if self._options is None:
+                self._options = writer_options(self._schema, sample)
+            self._sink = _HashingFile((self._folder / f"{len(self.objects):06d}.parquet").open("wb"))
+            crash_point("spool.opened")
+            self._writer = pq.ParquetWriter(
+                pa.PythonFile(self._sink, mode="w"), self._schema, **self._options
+            )
+        return self._writer
+
+    def _finish_object(self) -> None:
+        self._open(None).close()
+        assert self._sink is not None
+        size = self._sink.tell()
+        self._sink.close()
+        crash_point("spool.closed")
+        ref = ObjectRef(
+            sha256=self._sink.digest.hexdigest(),
+            bytes=size,
+            rows=self._object_rows,
+            key_min=self._key_of(self._first),
+            key_max=self._key_of(self._last),
+        )
+        path = Path(self._sink.file.name)
+        self._store(ref, path)
+        path.unlink(missing_ok=True)
+        self.objects.append(ref)
+        self._sink = self._writer = self._first = self._last = None
+        self._object_rows = 0
+
+    def _key_of(self, row: pa.Table | None) -> list[KeyValue] | None:
+        if row is None or not self._key:
+            return None
+        return [_plain(row.column(name)[0].as_py()) for name in self._key]
+
+
+def writer_options(schema: pa.Schema, sample: pa.Table | None) -> dict[str, Any]:
+    """Return the settings of the Parquet writer, chosen once per table from its first rows.
+
+    zstd, a CRC on every page, statistics; a dictionary only where values repeat, else delta encodings for integers,
+    times and text.
+    """
+    dictionary, encodings = [], {}
+    for at, field in enumerate(schema):
+        if "." in field.name:
+            continue  # Parquet settings read a dot as nesting
+        repeats = sample is not None and _repeats(sample.column(at))
+        if repeats:
+            dictionary.append(field.name)
+        elif (
+            pa.types.is_int32(field.type)
+            or pa.types.is_int64(field.type)
+            or pa.types.is_timestamp(field.type)
+        ):
+            encodings[field.name] = "DELTA_BINARY_PACKED"
+        elif pa.types.is_string(field.type) or pa.types.is_binary(field.type):
+            encodings[field.name] = "DELTA_LENGTH_BYTE_ARRAY"
+    return {
+        "compression": "zstd",
+        "compression_level": _ZSTD_LEVEL,
+        "use_dictionary": dictionary or False,
+        "column_encoding": encodings or None,
+        "write_statistics": True,
+        "write_page_checksum": True,
+        "store_schema": True,
+    }
+
+
+@contextlib.contextmanager
+def spool_folder(beside: Path | None) -> Iterator[Path]:
+    """Yield an empty folder of this process: in the store `beside` (a move then needs no copy), else in the system's.
+
+    Folders that killed processes left are removed first.
+    """
+    base = (
+        beside / SPOOL
+        if beside is not None
+        else Path(tempfile.gettempdir()) / f"mailstay-spool-{os.getuid()}"
+    )
+    base.mkdir(mode=0o700, parents=True, exist_ok=True)
+    _remove_leftovers(base)
+    folder = Path(tempfile.mkdtemp(dir=base))
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        try:
+            yield folder
+        finally:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _remove_leftovers(base: Path) -> None:
+    """Remove what nobody has locked, unless it is so young that its owner may not have locked it yet."""
+    for left in base.iterdir():
+        with contextlib.suppress(OSError):
+            if time.time() - left.stat().st_mtime < _SETTLED_SECONDS:
+                continue
+            with (left / "lock" if left.is_dir() else left).open("r+b") as lock:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if left.is_dir():
+                    shutil.rmtree(left)
+                else:
+                    left.unlink()
+
+
+class _HashingFile:
+    """A file that takes the SHA-256 of what is written to it."""
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.digest = hashlib.sha256()
+        self.closed = False
+
+    def write(self, data: Any) -> int:
+        self.digest.update(data)
+        return self.file.write(data)
+
+    def tell(self) -> int:
+        return self.file.tell()
+
+    def flush(self) -> None:
+        self.file.flush()
+
+    def close(self) -> None:
+        self.file.close()
+        self.closed = True
+
+    def writable(self) -> bool:
+        return True
+
+    def readable(self) -> bool:
+        return False
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+    """Cut a batch of very wide rows, so that one row group stays small."""
+    if batch.nbytes <= _GROUP_BYTES or batch.num_rows == 1:
+        yield batch
+        return
+    half = batch.num_rows // 2
+    for part in (batch.slice(0, half), batch.slice(half)):
+        yield from _parts(part)
+
+
+def _repeats(column: pa.ChunkedArray) -> bool:
+    if (
+        len(column) < _LOW_CARDINALITY
+        or pa.types.is_boolean(column.type)
+        or pa.types.is_decimal256(column.type)
+    ):
+        return False
+    distinct: int = pc.count_distinct(column, mode="all").as_py()
+    return distinct * _LOW_CARDINALITY <= len(column)
+
+
+def _plain(value: Any) -> KeyValue:
+    if isinstance(value, bytes):
+        return value.hex()
+    if isinstance(value, datetime | date | time_of_day):
+        return value.isoformat()
+    if isinstance(value, Decimal | float):
+        return str(value)
+    assert value is None or isinstance(value, str | int | bool)
+    return value

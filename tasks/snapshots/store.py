@@ -1,0 +1,475 @@
+"""The store: what is in it, what state it is in, and the few writes that change that. FORMAT.md has the rules."""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import hashlib
+import json
+import re
+import shutil
+import tempfile
+import uuid
+from collections import defaultdict
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from tasks.core import UsageError, canonical_json, crash_point, digest_of
+from tasks.snapshots.errors import AlreadyCommitted, Damaged, SnapshotError, StoreError
+from tasks.snapshots.models import (
+    FORMAT_VERSION,
+    Hold,
+    Level,
+    Manifest,
+    ObjectRef,
+    SnapshotInfo,
+    State,
+    Verdict,
+    manifest_path,
+    split_name,
+)
+from tasks.snapshots.signing import SigningKey, load_key, public_key_hex, sealed, unsealed
+from tasks.snapshots.storage import Storage
+
+# `Store.list` hides the built-in inside the class, so its annotations use these names.
+Infos = list[SnapshotInfo]
+Names = list[str]
+Findings = list[dict[str, Any]]
+Verdicts = list[Verdict | Damaged]
+Holds = list[Hold]
+
+_HEX_KEY = re.compile(r"[0-9a-f]{64}")
+
+
+class Store:
+    """A snapshot store. Open it with `Store.open`; reading needs no key, every write needs the signing key.
+
+    Args:
+        url: the folder or object store URL.
+        store_id: the random id that every record in the store carries.
+        public_key_hex: the public key that every record must be signed with.
+    """
+
+    def __init__(
+        self, storage: Storage, store_id: str, public_key: str, signing_key: SigningKey | None
+    ) -> None:
+        self.storage = storage
+        self.url = storage.url
+        self.store_id = store_id
+        self.public_key_hex = public_key
+        self._key = signing_key
+        self._hashed: dict[str, str] = {}
+        self._cache: Path | None = None
+
+    @classmethod
+    def open(
+        cls,
+        url: str,
+        *,
+        signing_key: SigningKey | None = None,
+        public_key: str | None = None,
+        create: bool = False,
+    ) -> Store:
+        """Open the store at `url`.
+
+        Args:
+            url: a folder, or an object store URL such as `s3://bucket/prefix`.
+            signing_key: needed to write; must be the store's own.
+            public_key: the key pinned in the plan (hex); a store with another key is refused.
+            create: make the store if there is none; needs `signing_key`.
+
+        Raises:
+            StoreError: there is no store, or its key is not the expected one.
+        """
+        storage = Storage(url, create=create)
+        try:
+            content = storage.get("store.json")
+        except FileNotFoundError:
+            if not create:
+                raise StoreError("There is no store", where=url, fix="run a backup to create it") from None
+            if signing_key is None:
+                raise StoreError(
+                    "A store cannot be created without a signing key", where=url, fix="set the key's variable"
+                ) from None
+            fresh = {
+                "format": FORMAT_VERSION,
+                "store_id": uuid.uuid4().hex,
+                "public_key": public_key_hex(signing_key),
+            }
+            with contextlib.suppress(AlreadyCommitted):  # another process may just have created it
+                storage.put_new("store.json", canonical_json(fresh) + b"\n")
+            content = storage.get("store.json")
+        facts = _store_facts(content, url)
+        if public_key is not None and facts["public_key"] != public_key:
+            raise StoreError(
+                "The store's public key is not the one pinned in the plan: it is another store, or was replaced",
+                where=url,
+                fix="find out who changed it before you trust it",
+            )
+        if signing_key is not None and facts["public_key"] != public_key_hex(signing_key):
+            raise StoreError(
+                "The signing key is not this store's", where=url, fix="use the key the store was created with"
+            )
+        return cls(storage, facts["store_id"], facts["public_key"], signing_key)
+
+    def sources(self) -> Names:
+        """Return the names of the sources that have snapshots."""
+        return sorted({path.split("/")[1] for path in self.storage.list("snapshots/")})
+
+    def snapshot_ids(self, source: str | None = None) -> Names:
+        """Return the ids of all committed snapshots (of `source`), oldest first within a source."""
+        found = []
+        for path in self.storage.list(f"snapshots/{source}/" if source else "snapshots/"):
+            named = re.fullmatch(r"snapshots/([^/]+)/(\d{8})\.json", path)
+            if named and (source is None or named[1] == source):
+                found.append(f"{named[1]}/{named[2]}")
+        return sorted(found)
+
+    def list(self, source: str | None = None) -> Infos:
+        """Return every snapshot (of `source`) with its state, oldest first within a source.
+
+        Raises:
+            Damaged: a manifest was changed; `verify` names all that is wrong.
+        """
+        verdicts, holds = self._all_verdicts(), self._all_holds()
+        return [
+            self._info(self.manifest(one), verdicts.get(one, []), holds.get(one, []))
+            for one in self.snapshot_ids(source)
+        ]
+
+    def info(self, snapshot_id: str) -> SnapshotInfo:
+        """Return one snapshot with its state."""
+        return self._info(self.manifest(snapshot_id), self.verdicts(snapshot_id), self.holds(snapshot_id))
+
+    def manifest(self, snapshot_id: str) -> Manifest:
+        """Return the manifest of a snapshot, its signature and place checked.
+
+        Raises:
+            SnapshotError: there is no such snapshot.
+            Damaged: the manifest was changed, or belongs to another place or store.
+        """
+        path = manifest_path(snapshot_id)
+        try:
+            content = self.storage.get(path)
+        except FileNotFoundError:
+            raise SnapshotError(
+                f"There is no snapshot {snapshot_id}",
+                where=self.url,
+                fix="`mailstay snapshots list` shows them",
+            ) from None
+        body = unsealed(content, self.public_key_hex, where=path)
+        try:
+            manifest = Manifest.model_validate(body)
+        except ValidationError as error:
+            first = error.errors()[0]
+            raise Damaged(
+                f"The manifest does not fit the format: {'.'.join(map(str, first['loc']))}: {first['msg']}",
+                where=path,
+            ) from None
+        if (manifest.snapshot_id, (manifest.source, manifest.sequence)) != (
+            snapshot_id,
+            split_name(snapshot_id),
+        ):
+            raise Damaged(f"The manifest is that of {manifest.snapshot_id}", where=path)
+        if manifest.store_id != self.store_id:
+            raise Damaged("The manifest is that of another store", where=path)
+        return manifest
+
+    def latest(self, source: str, state: State | None = "valid") -> SnapshotInfo | None:
+        """Return the newest snapshot of `source` in `state` (None: in any), or None."""
+        for one in reversed(self.snapshot_ids(source)):
+            if state is None or self.state(one) == state:
+                return self.info(one)
+        return None
+
+    def state(self, snapshot_id: str) -> State:
+        """Return what the newest verdict says; `committed` without one, or if that verdict was tampered with."""
+        return _state(self.verdicts(snapshot_id))
+
+    def table_files(self, snapshot_id: str, table: str) -> Names:
+        """Return the local Parquet files that make up a table, in key order.
+
+        Every object is hashed before it is handed out (once per process): readers such as DuckDB and pandas
+        return changed values from a damaged file without an error.
+
+        Raises:
+            UsageError: the snapshot has no such table.
+            Damaged: an object is missing or changed; names it, the table and the snapshot.
+        """
+        entry = self.manifest(snapshot_id).tables.get(table)
+        if entry is None:
+            raise UsageError(f"Snapshot {snapshot_id} has no table {table!r}", where=self.url)
+        return [self._local(ref, f"{snapshot_id}, table {table}") for ref in entry.objects]
+
+    def mark(self, snapshot_id: str, state: State, *, findings: Findings, at: datetime, by: str) -> Verdict:
+        """Record, signed, that the snapshot is `valid` or `quarantined` (or only `committed` again), and why.
+
+        Args:
+            snapshot_id: the snapshot the verdict is on.
+            state: what it may be used for from now on.
+            findings: what was found, without personal data.
+            at: when, by the caller's clock.
+            by: what found it, such as `validate`.
+        """
+        return self._say(snapshot_id, state=state, findings=findings, at=at, by=by)
+
+    def note_verified(
+        self, snapshot_id: str, level: Level, *, findings: Findings, at: datetime, by: str
+    ) -> Verdict:
+        """Record, signed, that `verify` ran at `level` and what it found; a snapshot with findings is quarantined."""
+        state: State | None = "quarantined" if findings else None
+        return self._say(
+            snapshot_id, state=state, level=level, ok=not findings, findings=findings, at=at, by=by
+        )
+
+    def verdicts(self, snapshot_id: str) -> Verdicts:
+        """Return the verdicts on a snapshot, oldest first; one that was tampered with comes as its error."""
+        source, sequence = split_name(snapshot_id)
+        paths = self.storage.list(f"verify/{source}/{sequence:08d}/")
+        return [self._verdict(path, snapshot_id) for path in paths]
+
+    def hold(self, snapshot_id: str, *, reason: str, by: str, at: datetime) -> Hold:
+        """Keep retention from a snapshot until the hold is released; the same reason again is the same hold."""
+        self.manifest(snapshot_id)
+        for active in self.holds(snapshot_id):
+            if active.reason == reason:
+                return active
+        return self._put_hold(
+            Hold(store_id=self.store_id, snapshot_id=snapshot_id, reason=reason, by=by, at=at)
+        )
+
+    def release(self, snapshot_id: str, *, reason: str, by: str, at: datetime) -> Hold:
+        """End the hold with that `reason`.
+
+        Raises:
+            UsageError: there is no such hold.
+        """
+        for active in self.holds(snapshot_id):
+            if active.reason == reason:
+                return self._put_hold(active.model_copy(update={"released_by": by, "released_at": at}))
+        raise UsageError(f"Snapshot {snapshot_id} has no hold for {reason!r}", where=self.url)
+
+    def holds(self, snapshot_id: str) -> Holds:
+        """Return the active holds on a snapshot.
+
+        Raises:
+            Damaged: a hold was tampered with (retention must then leave the snapshot alone).
+        """
+        source, sequence = split_name(snapshot_id)
+        return _active(self._hold(path) for path in self.storage.list(f"holds/{source}/{sequence:08d}/"))
+
+    def commit(self, manifest: Manifest) -> None:
+        """Create the manifest: from here on the snapshot exists.
+
+        Raises:
+            AlreadyCommitted: another writer took this sequence number.
+        """
+        crash_point("commit.before_manifest")
+        self.storage.put_new(
+            manifest_path(manifest.snapshot_id), sealed(manifest.model_dump(mode="json"), self._signing_key())
+        )
+        crash_point("commit.after_manifest")
+
+    def put_object(self, ref: ObjectRef, file: Path) -> bool:
+        """Store the Parquet `file` that `ref` names; return False if it was there already and is whole.
+
+        On a local store an object that is there is hashed again, and replaced if it was damaged. An object store
+        keeps its own checksums: there the size must be right.
+        """
+        present = self.storage.size(ref.path)
+        if present == ref.bytes and (
+            self.storage.root is None or self.storage.hash(ref.path)[0] == ref.sha256
+        ):
+            return False
+        crash_point("object.before_put")
+        self.storage.put_file(ref.path, file)
+        crash_point("object.after_put")
+        return True
+
+    def _local(self, ref: ObjectRef, whose: str) -> str:
+        if ref.sha256 in self._hashed:
+            return self._hashed[ref.sha256]
+        path = self.storage.root / ref.path if self.storage.root is not None else self._fetched(ref, whose)
+        problem = object_problem(self.storage, ref) if self.storage.root is not None else None
+        if problem:
+            raise Damaged(
+                f"Object {ref.sha256} {problem}",
+                where=f"snapshot {whose}",
+                fix="`mailstay snapshots verify` lists every snapshot this damage reaches; use another one",
+            )
+        self._hashed[ref.sha256] = str(path)
+        return str(path)
+
+    def _fetched(self, ref: ObjectRef, whose: str) -> Path:
+        """Download an object to this process's own folder, hashed on the way."""
+        if self._cache is None:
+            self._cache = Path(tempfile.mkdtemp(prefix="mailstay-objects-"))
+            atexit.register(shutil.rmtree, self._cache, ignore_errors=True)
+        target, digest = self._cache / f"{ref.sha256}.parquet", hashlib.sha256()
+        try:
+            with target.open("wb") as file:
+                for piece in self.storage.chunks(ref.path):
+                    digest.update(piece)
+                    file.write(piece)
+        except FileNotFoundError:
+            raise Damaged(f"Object {ref.sha256} is missing", where=f"snapshot {whose}") from None
+        if digest.hexdigest() != ref.sha256:
+            target.unlink()
+            raise Damaged(f"Object {ref.sha256} is not what was written", where=f"snapshot {whose}")
+        return target
+
+    def _signing_key(self) -> SigningKey:
+        if self._key is None:
+            raise StoreError(
+                "The store was opened without its signing key, so nothing can be written",
+                where=self.url,
+                fix="set the environment variable that store.signing_key_env of the plan names",
+            )
+        return self._key
+
+    def _say(self, snapshot_id: str, **said: Any) -> Verdict:
+        key = self._signing_key()
+        manifest = self.manifest(snapshot_id)
+        source, sequence = split_name(snapshot_id)
+        folder = f"verify/{source}/{sequence:08d}/"
+        while True:
+            taken = [int(Path(path).stem) for path in self.storage.list(folder)]
+            verdict = Verdict(
+                store_id=self.store_id,
+                snapshot_id=snapshot_id,
+                manifest_digest=manifest.digest,
+                number=max(taken, default=0) + 1,
+                **said,
+            )
+            crash_point("verdict.before_put")
+            try:
+                self.storage.put_new(
+                    f"{folder}{verdict.number:06d}.json", sealed(verdict.model_dump(mode="json"), key)
+                )
+            except AlreadyCommitted:
+                continue
+            crash_point("verdict.after_put")
+            return verdict
+
+    def _verdict(self, path: str, snapshot_id: str) -> Verdict | Damaged:
+        try:
+            body = unsealed(self.storage.get(path), self.public_key_hex, where=path)
+            verdict = Verdict.model_validate(body)
+        except Damaged as error:
+            return error
+        except ValidationError:
+            return Damaged("The verdict does not fit the format", where=path)
+        place = f"verify/{verdict.snapshot_id}/{verdict.number:06d}.json"
+        if verdict.store_id != self.store_id or place != path:
+            return Damaged(f"The verdict is on another snapshot than {snapshot_id}", where=path)
+        return verdict
+
+    def _all_verdicts(self) -> dict[str, Verdicts]:
+        found: dict[str, Verdicts] = defaultdict(list)
+        for path in self.storage.list("verify/"):
+            snapshot_id = "/".join(path.split("/")[1:3])
+            found[snapshot_id].append(self._verdict(path, snapshot_id))
+        return found
+
+    def _all_holds(self) -> dict[str, Holds]:
+        found: dict[str, Holds] = defaultdict(list)
+        for path in self.storage.list("holds/"):
+            found["/".join(path.split("/")[1:3])].append(self._hold(path))
+        return {name: _active(holds) for name, holds in found.items()}
+
+    def _hold(self, path: str) -> Hold:
+        body = unsealed(self.storage.get(path), self.public_key_hex, where=path)
+        try:
+            hold = Hold.model_validate(body)
+        except ValidationError:
+            raise Damaged("The hold does not fit the format", where=path) from None
+        if hold.store_id != self.store_id or _hold_path(hold) != path:
+            raise Damaged("The hold is of another place", where=path)
+        return hold
+
+    def _put_hold(self, hold: Hold) -> Hold:
+        self.storage.put(_hold_path(hold), sealed(hold.model_dump(mode="json"), self._signing_key()))
+        return hold
+
+    @staticmethod
+    def _info(manifest: Manifest, verdicts: Verdicts, holds: Holds) -> SnapshotInfo:
+        return SnapshotInfo(
+            snapshot_id=manifest.snapshot_id,
+            source=manifest.source,
+            sequence=manifest.sequence,
+            started_at=manifest.started_at,
+            finished_at=manifest.finished_at,
+            consistency_at=datetime.fromisoformat(manifest.consistency["at"]),
+            rows=manifest.rows,
+            bytes=manifest.bytes,
+            tables=tuple(manifest.tables),
+            state=_state(verdicts),
+            verified=_verified(verdicts),
+            held_by=[hold.reason for hold in holds],
+        )
+
+
+def open_store(
+    url: str, *, signing_key: str = "", public_key: str | None = None, create: bool = False
+) -> Store:
+    """Open a store with a signing key given as text: a PEM, the path of a PEM file, or empty to read only.
+
+    Raises:
+        StoreError: there is no store, or a key is not the expected one.
+        UsageError: the signing key cannot be read.
+    """
+    key = load_key(signing_key) if signing_key else None
+    return Store.open(url, signing_key=key, public_key=public_key, create=create)
+
+
+def object_problem(storage: Storage, ref: ObjectRef) -> str | None:
+    """Return what is wrong with an object after reading all of it, or None."""
+    try:
+        found, size = storage.hash(ref.path)
+    except FileNotFoundError:
+        return "is missing"
+    if size != ref.bytes:
+        return f"has {size} bytes, {ref.bytes} were written"
+    return None if found == ref.sha256 else "does not hold the bytes that were written"
+
+
+def _store_facts(content: bytes, url: str) -> dict[str, str]:
+    try:
+        facts = json.loads(content)
+        good = (
+            facts["format"] == FORMAT_VERSION
+            and _HEX_KEY.fullmatch(facts["public_key"])
+            and isinstance(facts["store_id"], str)
+        )
+    except (ValueError, KeyError, TypeError):
+        good = False
+    if not good:
+        raise StoreError("store.json is damaged, or of another format", where=url)
+    return {"store_id": facts["store_id"], "public_key": facts["public_key"]}
+
+
+def _state(verdicts: list[Verdict | Damaged]) -> State:
+    for verdict in reversed(verdicts):
+        if isinstance(verdict, Damaged):
+            return "committed"
+        if verdict.state is not None:
+            return verdict.state
+    return "committed"
+
+
+def _verified(verdicts: list[Verdict | Damaged]) -> Level | None:
+    for verdict in reversed(verdicts):
+        if isinstance(verdict, Verdict) and verdict.level is not None:
+            return verdict.level if verdict.ok else None
+    return None
+
+
+def _active(holds: Any) -> list[Hold]:
+    return [hold for hold in holds if hold.released_at is None]
+
+
+def _hold_path(hold: Hold) -> str:
+    return f"holds/{hold.snapshot_id}/{digest_of(hold.reason)[:16]}.json"

@@ -1,0 +1,176 @@
+"""Taking a snapshot: read every table from one point, store its objects, then commit them with one write."""
+
+from __future__ import annotations
+
+import base64
+import platform
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+import pyarrow as pa
+
+from tasks.core import Clock, Progress, SilentProgress, TableChecksum, crash_point
+from tasks.snapshots.errors import AlreadyCommitted, SnapshotError
+from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name, split_name
+from tasks.snapshots.spool import OBJECT_BYTES, ParquetSpool, spool_folder
+from tasks.snapshots.store import Store
+from tasks.sources import BATCH_ROWS, Source, SourceReader, ValueDoesNotFit
+
+
+def take_snapshot(
+    source: Source,
+    store: Store,
+    *,
+    clock: Clock,
+    plan_digest: str,
+    batch_rows: int = BATCH_ROWS,
+    object_bytes: int = OBJECT_BYTES,
+    progress: Progress | None = None,
+) -> Manifest:
+    """Copy all tables of `source` from one consistent point into `store` and return the committed manifest.
+
+    Nothing is visible before the manifest is created, everything after. A run that was killed leaves objects that
+    the next run finds again by their hash and does not store twice. Memory is bounded by the batch.
+
+    Args:
+        source: what to copy.
+        store: where to; opened with its signing key.
+        clock: tells when the snapshot was taken.
+        plan_digest: digest of the plan this backup runs under.
+        batch_rows: rows per batch.
+        object_bytes: the most one object may have.
+        progress: is told of every table and its rows.
+
+    Raises:
+        SourceError: the source cannot be read.
+        SnapshotError: a table gave another number of rows than the source counted, or a backup that began later
+            has been committed meanwhile.
+    """
+    progress = progress or SilentProgress()
+    snapshot_name(source.name, 1)
+    started_at = clock.now()
+    crash_point("snapshot.begin")
+    with source.open(clock) as reader, spool_folder(store.storage.root) as folder:
+        names = [facts.name for facts in reader.tables()]
+        tables = {
+            name: _copy_table(reader, name, store, folder, batch_rows, object_bytes, progress)
+            for name in names
+        }
+    crash_point("snapshot.objects_stored")
+    return _commit(store, source.name, reader.consistency, tables, plan_digest, started_at, clock)
+
+
+def _copy_table(
+    reader: SourceReader,
+    name: str,
+    store: Store,
+    folder: Path,
+    batch_rows: int,
+    object_bytes: int,
+    progress: Progress,
+) -> TableEntry:
+    source_rows = reader.row_count(name)
+    while True:
+        progress.start(name, source_rows)
+        try:
+            entry = _copy(
+                reader, name, source_rows, store.put_object, folder, batch_rows, object_bytes, progress
+            )
+        except ValueDoesNotFit as wider:
+            progress.finish(f"{wider.column} is read again as {wider.cast}")
+            continue
+        progress.finish()
+        crash_point("snapshot.table_done")
+        return entry
+
+
+def _copy(
+    reader: SourceReader,
+    name: str,
+    source_rows: int,
+    put: Callable[[ObjectRef, Path], object],
+    folder: Path,
+    batch_rows: int,
+    object_bytes: int,
+    progress: Progress,
+) -> TableEntry:
+    facts, schema, checksum = reader.facts(name), reader.schema(name), TableChecksum()
+    with ParquetSpool(folder, schema, facts.primary_key, put, object_bytes=object_bytes) as spool:
+        for batch in reader.batches(name, batch_rows):
+            checksum.update(batch)
+            spool.write(batch)
+            progress.advance(batch.num_rows)
+    if spool.rows != source_rows:
+        raise SnapshotError(
+            f"{spool.rows:,} rows were read, the source counted {source_rows:,} in the same transaction",
+            where=name,
+            fix="check the database for damage (an index that misses rows) before the next backup",
+        )
+    return TableEntry(
+        facts=facts,
+        arrow_schema=base64.b64encode(schema.serialize().to_pybytes()).decode(),
+        rows=spool.rows,
+        source_rows=source_rows,
+        checksum=checksum.hexdigest(),
+        objects=spool.objects,
+    )
+
+
+def _commit(
+    store: Store,
+    source: str,
+    consistency: dict[str, str],
+    tables: dict[str, TableEntry],
+    plan_digest: str,
+    started_at: datetime,
+    clock: Clock,
+) -> Manifest:
+    while True:
+        earlier = store.snapshot_ids(source)
+        parent = store.manifest(earlier[-1]) if earlier else None
+        if parent is not None and _at(parent.consistency) > _at(consistency):
+            raise SnapshotError(
+                f"{parent.snapshot_id} was committed meanwhile and is of a later point in time",
+                where=store.url,
+                fix="use that one; this backup's objects are reused by the next",
+            )
+        sequence = split_name(earlier[-1])[1] + 1 if earlier else 1
+        manifest = Manifest(
+            store_id=store.store_id,
+            snapshot_id=snapshot_name(source, sequence),
+            source=source,
+            sequence=sequence,
+            parent_digest=parent.digest if parent else None,
+            consistency=consistency,
+            plan_digest=plan_digest,
+            started_at=started_at,
+            finished_at=clock.now(),
+            tools=_tools(),
+            tables=tables,
+        )
+        try:
+            store.commit(manifest)
+        except AlreadyCommitted:
+            continue  # another writer was faster: this snapshot follows its
+        return manifest
+
+
+def _at(consistency: dict[str, str]) -> datetime:
+    return datetime.fromisoformat(consistency["at"])
+
+
+def _tools() -> dict[str, str]:
+    import importlib.metadata
+
+    versions = {name: importlib.metadata.version(name) for name in ("pyarrow", "sqlalchemy", "obstore")}
+    try:
+        versions["mailstay"] = importlib.metadata.version("mailstay")
+    except importlib.metadata.PackageNotFoundError:
+        versions["mailstay"] = "source"
+    return {"python": platform.python_version(), **versions}
+
+
+def arrow_schema(entry: TableEntry) -> pa.Schema:
+    """Return the Arrow schema that a table entry records."""
+    return pa.ipc.read_schema(pa.py_buffer(base64.b64decode(entry.arrow_schema)))

@@ -1,0 +1,263 @@
+"""Verifying: does the store still hold, whole and unchanged, what was committed? Every fault is named."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+from tasks.core import Progress, SilentProgress
+from tasks.snapshots.errors import Damaged, SnapshotError
+from tasks.snapshots.models import Level, Manifest, ObjectRef, manifest_path, snapshot_name, split_name
+from tasks.snapshots.store import Store, object_problem
+
+FindingKind = Literal[
+    "object_missing",
+    "object_size",
+    "object_changed",
+    "manifest_missing",
+    "manifest_changed",
+    "chain_broken",
+    "verdict_changed",
+    "hold_changed",
+    "stray_file",
+    "store_changed",
+    "anchor_missing",
+]
+
+
+@dataclass(frozen=True)
+class VerifyFinding:
+    """One fault: what kind, where (as far as it applies), and a sentence that says it."""
+
+    kind: FindingKind
+    snapshot_id: str
+    table: str
+    object: str
+    message: str
+
+
+@dataclass(frozen=True)
+class VerifyReport:
+    """What `verify` found.
+
+    Args:
+        ok: whether there is no finding.
+        objects: distinct objects that were looked at.
+        bytes: bytes read and hashed (level `content`) or compared by size (level `structure`).
+        snapshots: snapshots that were looked at.
+    """
+
+    level: Level
+    ok: bool
+    findings: list[VerifyFinding]
+    objects: int
+    bytes: int
+    snapshots: int
+
+    def as_records(self) -> list[dict[str, Any]]:
+        """Return the findings as plain records, as verdicts keep them."""
+        return [asdict(finding) for finding in self.findings]
+
+
+def verify(
+    store: Store,
+    snapshot_id: str | None = None,
+    *,
+    level: Level,
+    anchors: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Check one snapshot, or all of them and their chain, and name everything that is wrong.
+
+    Args:
+        store: the store to check.
+        snapshot_id: one snapshot, checked with its link to the one before; None checks all.
+        level: `structure` reads manifests, signatures and the chain and compares the size of every object;
+            `content` also reads and hashes every byte of every object.
+        anchors: per source the digest of the last manifest that was written down outside the store: without it
+            the removal of the newest snapshots cannot be seen.
+        progress: is told of the objects.
+
+    Raises:
+        SnapshotError: there is no such snapshot.
+    """
+    check = _Check(store, level, progress or SilentProgress())
+    if snapshot_id is None:
+        check.everything(anchors or {})
+    else:
+        check.one(snapshot_id)
+    return VerifyReport(
+        level=level,
+        ok=not check.findings,
+        findings=check.findings,
+        objects=len(check.seen),
+        bytes=check.bytes,
+        snapshots=check.snapshots,
+    )
+
+
+class _Check:
+    def __init__(self, store: Store, level: Level, progress: Progress) -> None:
+        self.store, self.level, self.progress = store, level, progress
+        self.findings: list[VerifyFinding] = []
+        self.seen: dict[str, tuple[FindingKind, str] | None] = {}
+        self.bytes = self.snapshots = 0
+
+    def everything(self, anchors: Mapping[str, str]) -> None:
+        self._store_file()
+        self._strays()
+        chains: dict[str, list[int]] = {}
+        for name in self.store.snapshot_ids():
+            source, sequence = split_name(name)
+            chains.setdefault(source, []).append(sequence)
+        manifests: list[Manifest] = []
+        for source, present in chains.items():
+            manifests += self._chain(source, present, anchors.get(source))
+        for source in set(anchors) - set(chains):
+            self._anchor(source, anchors[source], {})
+        self._objects(manifests)
+        for manifest in manifests:
+            self._marks(manifest.snapshot_id)
+
+    def one(self, snapshot_id: str) -> None:
+        self._store_file()
+        source, sequence = split_name(snapshot_id)
+        if snapshot_id not in self.store.snapshot_ids(source):
+            raise SnapshotError(
+                f"There is no snapshot {snapshot_id}",
+                where=self.store.url,
+                fix="`mailstay snapshots list` shows them",
+            )
+        manifest = self._manifest(snapshot_id)
+        if manifest is None:
+            return
+        if sequence > 1:
+            before = snapshot_name(source, sequence - 1)
+            if before in self.store.snapshot_ids(source):
+                parent = self._manifest(before, findings=False)
+                if parent is not None:
+                    self._link(manifest, parent)
+        self._objects([manifest])
+        self._marks(snapshot_id)
+
+    def _chain(self, source: str, present: list[int], anchor: str | None) -> list[Manifest]:
+        manifests: dict[int, Manifest] = {}
+        for sequence in range(1, max(present) + 1):
+            name = snapshot_name(source, sequence)
+            if sequence not in present:
+                self._add(
+                    "manifest_missing", name, f"The manifest of {name} was removed: newer ones follow it"
+                )
+                continue
+            manifest = self._manifest(name)
+            if manifest is not None:
+                manifests[sequence] = manifest
+        for sequence, manifest in manifests.items():
+            if sequence - 1 in manifests:
+                self._link(manifest, manifests[sequence - 1])
+            elif sequence == 1 and manifest.parent_digest is not None:
+                self._add("chain_broken", manifest.snapshot_id, "The first manifest names one before it")
+        if anchor is not None:
+            self._anchor(source, anchor, {one.digest: one for one in manifests.values()})
+        return list(manifests.values())
+
+    def _manifest(self, name: str, *, findings: bool = True) -> Manifest | None:
+        self.snapshots += findings
+        try:
+            return self.store.manifest(name)
+        except Damaged as error:
+            if findings:
+                self._add("manifest_changed", name, f"{manifest_path(name)}: {error.what}")
+            return None
+
+    def _link(self, manifest: Manifest, parent: Manifest) -> None:
+        if manifest.parent_digest != parent.digest:
+            self._add(
+                "chain_broken",
+                manifest.snapshot_id,
+                f"{manifest.snapshot_id} was written after another {parent.snapshot_id} than the one that is there",
+            )
+
+    def _anchor(self, source: str, anchor: str, known: Mapping[str, Manifest]) -> None:
+        if anchor not in known:
+            self.findings.append(
+                VerifyFinding(
+                    "anchor_missing",
+                    "",
+                    "",
+                    "",
+                    f"The snapshot of {source} whose digest the plan has written down is gone: "
+                    "the newest snapshots were removed or replaced",
+                )
+            )
+
+    def _objects(self, manifests: list[Manifest]) -> None:
+        distinct = {ref.sha256 for one in manifests for table in one.tables.values() for ref in table.objects}
+        self.progress.start("objects", len(distinct))
+        for manifest in manifests:
+            for name, table in manifest.tables.items():
+                for ref in table.objects:
+                    problem = self._object(ref)
+                    if problem is not None:
+                        kind, what = problem
+                        self.findings.append(
+                            VerifyFinding(
+                                kind,
+                                manifest.snapshot_id,
+                                name,
+                                ref.sha256,
+                                f"Object {ref.sha256} of table {name} in snapshot {manifest.snapshot_id} {what}",
+                            )
+                        )
+        self.progress.finish()
+
+    def _object(self, ref: ObjectRef) -> tuple[FindingKind, str] | None:
+        """Look at an object once, whatever number of snapshots share it."""
+        if ref.sha256 not in self.seen:
+            self.seen[ref.sha256] = self._looked_at(ref)
+            self.bytes += ref.bytes
+            self.progress.advance()
+        return self.seen[ref.sha256]
+
+    def _looked_at(self, ref: ObjectRef) -> tuple[FindingKind, str] | None:
+        size = self.store.storage.size(ref.path)
+        if size is None:
+            return "object_missing", "is missing"
+        if size != ref.bytes:
+            return "object_size", f"has {size:,} bytes, {ref.bytes:,} were written"
+        if self.level == "content" and (problem := object_problem(self.store.storage, ref)):
+            return "object_changed", problem
+        return None
+
+    def _marks(self, snapshot_id: str) -> None:
+        for verdict in self.store.verdicts(snapshot_id):
+            if isinstance(verdict, Damaged):
+                self._add("verdict_changed", snapshot_id, f"{verdict.where}: {verdict.what}")
+        try:
+            self.store.holds(snapshot_id)
+        except Damaged as error:
+            self._add("hold_changed", snapshot_id, f"{error.where}: {error.what}")
+
+    def _store_file(self) -> None:
+        try:
+            facts = json.loads(self.store.storage.get("store.json"))
+            same = (facts["store_id"], facts["public_key"]) == (
+                self.store.store_id,
+                self.store.public_key_hex,
+            )
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            same = False
+        if not same:
+            self._add("store_changed", "", "store.json is missing or was changed since the store was opened")
+
+    def _strays(self) -> None:
+        """Name files under snapshots/ that are no manifests: somebody put them there, or moved one away."""
+        known = {manifest_path(name) for name in self.store.snapshot_ids()}
+        for path in self.store.storage.list("snapshots/"):
+            if path not in known:
+                self._add("stray_file", "", f"{path} is not the name of a manifest")
+
+    def _add(self, kind: FindingKind, snapshot_id: str, message: str) -> None:
+        self.findings.append(VerifyFinding(kind, snapshot_id, "", "", message))
