@@ -172,7 +172,15 @@ def _described(connection: sqlite3.Connection, name: str) -> Table:
     rows = connection.execute(
         "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", (name,)
     ).fetchall()
-    table_columns = [_column(row[0], row[1], not row[2] and not row[3]) for row in rows if row[4] != 1]
+    # Only the row number itself and declared NOT NULL refuse NULL; SQLite's other primary keys accept it.
+    keys_count = sum(1 for row in rows if row[3])
+    table_columns = [
+        _column(
+            row[0], row[1], not row[2] and not (row[3] and keys_count == 1 and row[1].upper() == "INTEGER")
+        )
+        for row in rows
+        if row[4] != 1
+    ]
     keys: dict[int, ForeignKey] = {}
     for key, references, own, other in connection.execute(
         'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?, \'main\') ORDER BY id, seq', (name,)
