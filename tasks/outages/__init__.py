@@ -4,6 +4,7 @@ The decisions are pure functions (`judge`, `severity_of`, `sending_signal`, …)
 sending a seed message are the only things here that touch the world.
 """
 
+from tasks.outages.calendar import calendar_of, usual_of, value_per_message, with_audiences
 from tasks.outages.counts import (
     CampaignCount,
     SeedMemory,
@@ -29,6 +30,8 @@ from tasks.outages.statuspage import (
     parse_summary,
     read_status_page,
 )
+from tasks.outages.watching import Memory, Observation, Pass, SeedRoute, Watched, conclude, observe
+from tasks.outages.witness import Earnings, ShopWitness
 
 __all__ = [
     "CALM_PASSES",
@@ -37,14 +40,20 @@ __all__ = [
     "CampaignCount",
     "DetectorState",
     "DueSend",
+    "Earnings",
+    "Memory",
+    "Observation",
     "OutageError",
     "PageComponent",
     "PageIncident",
+    "Pass",
     "SeedFailed",
     "SeedMemory",
     "SeedRefused",
+    "SeedRoute",
     "SendingMemory",
     "Severity",
+    "ShopWitness",
     "Signal",
     "SignalKind",
     "StatusPage",
@@ -52,10 +61,14 @@ __all__ = [
     "UnreadablePage",
     "Usual",
     "Verdict",
+    "Watched",
     "api_signal",
+    "calendar_of",
+    "conclude",
     "consent_signal",
     "enough",
     "judge",
+    "observe",
     "page_signal",
     "parse_incidents",
     "parse_summary",
@@ -68,6 +81,9 @@ __all__ = [
     "sending_signal",
     "settle",
     "severity_of",
+    "usual_of",
+    "value_per_message",
     "verdict_of",
     "webhook_signal",
+    "with_audiences",
 ]

@@ -36,6 +36,9 @@ class CampaignCount:
         sent: messages that it says were sent.
         send_at: when it was due, for a scheduled one.
         started_at: when it began.
+        kind: `newsletter`, `sale`, …, for the calendar.
+        latest_useful_at: after it the message must not go out, where the campaign itself says so.
+        list_ids: whom it goes to.
     """
 
     campaign_id: int
@@ -45,6 +48,9 @@ class CampaignCount:
     sent: int
     send_at: datetime | None = None
     started_at: datetime | None = None
+    kind: str = "other"
+    latest_useful_at: datetime | None = None
+    list_ids: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -166,11 +166,21 @@ def verdict_of(signals: Sequence[Signal], state: DetectorState | None = None) ->
     return "good"
 
 
-def settle(state: DetectorState, now: datetime) -> DetectorState:
-    """Return the state at rest after people closed the incident: the journal's word is final."""
+def settle(state: DetectorState, now: datetime, *, page_red: bool = False) -> DetectorState:
+    """Return the state at rest after the incident was closed: the journal's word is final.
+
+    A page that is red at that time (`page_red`) says nothing new until it has been green.
+    """
     return DetectorState(
-        false_alarms=state.false_alarms, page_muted=state.page_muted, last_pass_at=state.last_pass_at or now
+        false_alarms=state.false_alarms,
+        page_muted=state.page_muted or page_red,
+        last_pass_at=state.last_pass_at or now,
     )
+
+
+def page_is_red(signals: Sequence[Signal]) -> bool:
+    """Whether the status page says that something is wrong."""
+    return any(one.kind == "status_page" and one.verdict in ("bad", "degraded") for one in signals)
 
 
 def _poor_pass(
@@ -228,13 +238,8 @@ def _cleared(
 ) -> tuple[DetectorState, list[Transition]]:
     changes: list[Change] = ["clearing", "cleared"] if was == "confirmed" else ["cleared"]
     told = _told(changes, was, state, signals, now)
-    red = any(signal.kind == "status_page" and signal.verdict in ("bad", "degraded") for signal in signals)
-    rested = DetectorState(
-        false_alarms=state.false_alarms + (was == "suspected"),
-        page_muted=state.page_muted or red,
-        last_pass_at=now,
-    )
-    return rested, told
+    rested = settle(state, now, page_red=page_is_red(signals))
+    return replace(rested, false_alarms=state.false_alarms + (was == "suspected")), told
 
 
 def _unproven(state: DetectorState, signals: Sequence[Signal], rules: DetectionPlan) -> frozenset[SignalKind]:

@@ -1,0 +1,46 @@
+"""Watch the providers of the plan: one pass a run; a suspicion tells people, a confirmed outage starts `respond`."""
+
+from __future__ import annotations
+
+from prefect import flow
+
+from tasks.outages.steps import (
+    ProviderWatch,
+    choose_providers,
+    conclude_pass,
+    look,
+    publish_watch,
+    record_changes,
+    remember,
+    start_response,
+    tell_people,
+)
+
+
+@flow(name="monitor", flow_run_name="monitor-{provider}")
+def monitor(plan: str = "plan.yaml", provider: str = "all") -> list[ProviderWatch]:
+    """Look at every provider once and go on from where the last run ended.
+
+    Reads the status page, the API, the seed mailbox and the shop; changes nothing at the provider (a seed message is
+    the only mail that goes out). A suspicion opens an incident in `triage` and tells the stakeholders who get tactical
+    reports. A confirmed outage moves it to `investigating` and emits `mailstay.outage.confirmed`, which starts
+    `respond` in plan mode. When the provider works again, the incident is `monitoring`; `recover` resolves it.
+
+    Args:
+        plan: Path of the continuity plan. Decides what is watched, when a signal counts, and who is told.
+        provider: Name of one provider of the plan, or `all`. Naming one leaves the others unwatched in this run.
+
+    Returns:
+        Per provider its phase, what changed in this pass, the severity, the incident, and what was seen.
+    """
+    watched = []
+    for name in choose_providers(plan, provider):
+        seen = look(plan, name)
+        found = conclude_pass(plan, name, seen)
+        if found.eventful:
+            found = record_changes(plan, found)
+            start_response(plan, found)
+            tell_people(plan, found)
+            publish_watch(found)
+        watched.append(remember(plan, found))
+    return watched

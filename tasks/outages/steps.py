@@ -1,0 +1,388 @@
+"""The Prefect tasks of `monitor`: look, conclude, record in the journal, start the response, tell people, remember.
+
+The order is what makes a kill harmless: the memory is written last, so a pass that died is concluded again by the next
+run, and everything before it may happen twice (declaring joins, the event starts `respond` in plan mode, which joins,
+and a message is journaled under a name of its own before it is sent).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import datetime
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.client.orchestration import get_client
+from prefect.events import Event, Resource
+
+from tasks.comms import (
+    CampaignLine,
+    ChannelFailed,
+    Message,
+    Situation,
+    next_update_at,
+    open_channel,
+    write_update,
+)
+from tasks.core import MailstayError, crash_point, digest_of, open_clock, plural, sha256_hex
+from tasks.incidents import Incident, Journal
+from tasks.outages.signals import Signal
+from tasks.outages.watching import Memory, Observation, Pass, SeedRoute, conclude, observe
+from tasks.outages.witness import ShopWitness
+from tasks.plan import LoadedPlan, load_plan, secret
+from tasks.providers import connect_provider
+
+CONFIRMED_EVENT = "mailstay.outage.confirmed"
+"""Name of the event that starts `respond`; deployments/prefect.yaml listens for it."""
+
+BY = "monitor"
+"""How the journal names what this flow did."""
+
+_MARKS = {"good": "✓", "degraded": "~", "bad": "✗", "unknown": "?"}
+
+
+@dataclass(frozen=True)
+class ProviderWatch:
+    """What one pass of `monitor` found about one provider.
+
+    Attributes:
+        provider: its name in the plan.
+        phase: `clear`, `suspected`, `confirmed` or `clearing`.
+        changes: what changed in this pass, in order.
+        severity: 1 (worst) to 5; 0 while nothing is suspected.
+        incident: id of the incident, empty outside one.
+        seen: one sentence per signal that speaks against the provider, or for it when none does.
+        signals: verdict by kind of signal.
+    """
+
+    provider: str
+    phase: str
+    changes: list[str]
+    severity: int
+    incident: str
+    seen: list[str]
+    signals: dict[str, str]
+
+
+@task
+def choose_providers(plan: str, provider: str) -> list[str]:
+    """Return the plan's providers to watch: all of them, or the one that is named."""
+    loaded = load_plan(plan)
+    if provider == "all":
+        return list(loaded.plan.providers)
+    loaded.provider(provider)
+    return [provider]
+
+
+@task(task_run_name="look-at-{provider}")
+def look(plan: str, provider: str) -> Observation:
+    """Ask the status page, the API, the seed mailbox and our own shop what they know of the provider."""
+    loaded = load_plan(plan)
+    settings = loaded.plan.providers[provider]
+    clock = open_clock(loaded.clock_spec())
+    used_by = f"{loaded.path}: providers.{provider}"
+    auth = (secret(settings.user_env, used_by), secret(settings.token_env, used_by))
+    seed = None
+    if settings.seed_mailbox_url and settings.seed_address_env:
+        seed = SeedRoute(auth, secret(settings.seed_address_env, used_by), settings.seed_mailbox_url)
+    connector = connect_provider(provider, settings, *auth, clock)
+    try:
+        with _journal(loaded) as journal:
+            memory = Memory.from_dict(journal.get_state(_key(provider)))
+        seen = observe(
+            provider, connector, loaded.plan, memory, clock, shop=_shop(loaded, provider), seed=seed
+        )
+    finally:
+        connector.close()
+    for signal in seen.signals:
+        get_run_logger().info("%s %s: %s", _MARKS[signal.verdict], signal.kind, signal.seen)
+    return seen
+
+
+@task(task_run_name="conclude-{provider}")
+def conclude_pass(plan: str, provider: str, seen: Observation) -> Pass:
+    """Decide from this pass and the ones before whether the provider is down, and how bad that is."""
+    loaded = load_plan(plan)
+    with _journal(loaded) as journal:
+        memory = Memory.from_dict(journal.get_state(_key(provider)))
+        is_open = bool(memory.incident) and journal.incident(memory.incident).is_open
+    concluded = conclude(provider, memory, seen, loaded.plan.detection, incident_open=is_open)
+    for change in concluded.transitions:
+        get_run_logger().warning("%s is %s: %s", provider, change.to, "; ".join(change.seen))
+    return concluded
+
+
+@task(task_run_name="record-{found.provider}", retries=3, retry_delay_seconds=[1, 3, 10])
+def record_changes(plan: str, found: Pass) -> Pass:
+    """Write what changed into the journal: declare, confirm, watch the fix, or cancel a false alarm."""
+    loaded = load_plan(plan)
+    with _journal(loaded) as journal:
+        for change in found.transitions:
+            summary = "; ".join(change.seen) or "no evidence left"
+            if change.to == "suspected":
+                incident = _declare(journal, found, summary, change.detected_at, confirmed=False)
+                found = replace(found, memory=replace(found.memory, incident=incident.id))
+            elif change.to == "confirmed":
+                incident = _declare(journal, found, summary, change.detected_at, confirmed=True)
+                found = replace(found, memory=replace(found.memory, incident=incident.id))
+                if change.false_green:
+                    journal.note(incident.id, "false_green", "the status page says that all is well")
+            elif change.to == "relapsed":
+                _move(journal, found, "investigating", f"it is back: {summary}")
+            elif change.to == "clearing":
+                _move(journal, found, "monitoring", f"measured to work again: {summary}")
+            elif change.false_alarm:
+                _cancel(journal, found)
+            else:
+                text = f"good in every one of {loaded.plan.detection.clear_after} passes: {summary}"
+                journal.note(found.memory.incident, "cleared", text)
+            crash_point(f"monitor.record:{change.to}")
+        _record_severity(journal, found)
+        if found.posted and found.memory.incident and found.memory.status_posted_at:
+            at = found.memory.status_posted_at
+            journal.set_timestamp(found.memory.incident, "status_posted_at", at, BY)
+    return found
+
+
+@task(task_run_name="start-response-to-{found.provider}", retries=3, retry_delay_seconds=[2, 5, 15])
+def start_response(plan: str, found: Pass) -> None:
+    """Emit the event that starts `respond` in plan mode, if this pass confirmed the outage; changes nothing else."""
+    confirmed = found.changed_to("confirmed")
+    if confirmed is None:
+        return
+    began = found.impact_started_at
+    crash_point("monitor.event:before")
+    event = Event(
+        event=CONFIRMED_EVENT,
+        resource=Resource({"prefect.resource.id": f"mailstay.provider.{found.provider}"}),
+        payload={
+            "plan": plan,
+            "provider": found.provider,
+            "incident": found.memory.incident,
+            "cause_class": "unknown",
+            "severity": found.severity.level if found.severity else 0,
+            "seen": "; ".join(confirmed.seen),
+            "detected_at": confirmed.detected_at.isoformat(),
+            "impact_started_at": began.isoformat() if began else "",
+        },
+    )
+    # Posted, not queued: the server has it before the pass is remembered.
+    with get_client(sync_client=True) as client:
+        client.request("POST", "/events", json=[event.model_dump(mode="json")]).raise_for_status()
+    crash_point("monitor.event:after")
+    get_run_logger().info("Emitted %s for %s", CONFIRMED_EVENT, found.provider)
+
+
+@task(task_run_name="tell-about-{found.provider}", retries=1, retry_delay_seconds=5)
+def tell_people(plan: str, found: Pass) -> int:
+    """Tell the stakeholders who get tactical reports what changed; return how many messages were taken.
+
+    A channel that fails is journaled and does not stop the pass: the outage matters more than the message.
+    """
+    loaded = load_plan(plan)
+    if not found.memory.incident or (
+        found.severity is None and not any(change.false_alarm for change in found.transitions)
+    ):
+        return 0
+    told = 0
+    with _journal(loaded) as journal:
+        incident = journal.incident(found.memory.incident)
+        for name, who in loaded.plan.stakeholders.items():
+            level = found.severity.level if found.severity else 5
+            if who.report == "tactical" and level <= who.from_severity:
+                told += _tell(loaded, journal, incident, found, name)
+    return told
+
+
+@task(task_run_name="remember-{found.provider}", retries=3, retry_delay_seconds=[1, 3, 10])
+def remember(plan: str, found: Pass) -> ProviderWatch:
+    """Keep in the journal what the next pass goes on from; the pass counts from here on."""
+    crash_point("monitor.remember:before")
+    with _journal(load_plan(plan)) as journal:
+        journal.put_state(_key(found.provider), found.memory.to_dict())
+    crash_point("monitor.remember:after")
+    return ProviderWatch(
+        provider=found.provider,
+        phase=found.memory.detector.phase,
+        changes=[change.to for change in found.transitions],
+        severity=found.severity.level if found.severity else 0,
+        incident=found.memory.incident,
+        seen=list(found.seen),
+        signals={signal.kind: signal.verdict for signal in found.signals},
+    )
+
+
+@task
+def publish_watch(found: Pass) -> None:
+    """Show what this pass found as an artifact of the run."""
+    lines = [f"# {found.provider}: {found.memory.detector.phase}", ""]
+    if found.severity:
+        lines += [f"**SEV-{found.severity.level}**", "", *(f"- {why}" for why in found.severity.reasons), ""]
+    lines += ["| signal | verdict | seen |", "|---|---|---|"]
+    lines += [f"| {one.kind} | {_MARKS[one.verdict]} {one.verdict} | {_cell(one)} |" for one in found.signals]
+    slug = "".join(letter if letter.isalnum() else "-" for letter in found.provider.lower())
+    create_markdown_artifact("\n".join(lines), key=f"monitor-{slug}", description="What monitor sees")
+
+
+def _declare(
+    journal: Journal, found: Pass, summary: str, detected_at: datetime, *, confirmed: bool
+) -> Incident:
+    began = found.impact_started_at if confirmed else None
+    incident = journal.declare(
+        found.provider,
+        cause_class="unknown",
+        summary=summary,
+        detected_at=detected_at,
+        declared_by=BY,
+        impact_started_at=began,
+        state="investigating" if confirmed else "triage",
+    )
+    if confirmed and began is not None:
+        journal.note(incident.id, "evidence", "impact_started_at is what the vendor's status page states")
+    if confirmed and incident.state == "monitoring":
+        incident = journal.transition(incident.id, "investigating", BY, f"it is back: {summary}")
+    return incident
+
+
+def _move(journal: Journal, found: Pass, state: str, reason: str) -> None:
+    incident = journal.incident(found.memory.incident)
+    if state == "monitoring" and incident.state in ("investigating", "identified"):
+        journal.transition(incident.id, "monitoring", BY, reason)
+    elif state == "investigating" and incident.state == "monitoring":
+        journal.transition(incident.id, "investigating", BY, reason)
+    else:
+        journal.note(incident.id, "detector", reason)
+
+
+def _cancel(journal: Journal, found: Pass) -> None:
+    """Cancel the suspicion if it is ours; one that a person declared is that person's to cancel."""
+    incident = journal.incident(found.memory.incident)
+    if incident.state == "triage" and incident.declared_by == BY:
+        journal.transition(incident.id, "canceled", BY, "false alarm: every signal is good again")
+    elif incident.is_open:
+        journal.note(incident.id, "detector", "every signal that monitor has is good")
+
+
+def _record_severity(journal: Journal, found: Pass) -> None:
+    news = found.rose or found.changed_to("suspected") or found.changed_to("confirmed")
+    if found.severity is None or not news or not found.memory.incident:
+        return
+    level = found.severity
+    journal.note(
+        found.memory.incident,
+        "severity",
+        f"SEV-{level.level}: {'; '.join(level.reasons) or 'nothing is due'}",
+        {
+            "level": level.level,
+            "recipients": level.recipients,
+            "time_critical": level.time_critical,
+            "revenue_at_risk_minor": level.revenue_at_risk_minor,
+            "likely_restore_at": level.likely_restore_at.isoformat(),
+        },
+    )
+
+
+def _tell(loaded: LoadedPlan, journal: Journal, incident: Incident, found: Pass, stakeholder: str) -> int:
+    who = loaded.plan.stakeholders[stakeholder]
+    over = not incident.is_open
+    promised = None if over else next_update_at(found.at, who.every_minutes)
+    written = write_update("tactical", _situation(loaded, incident, found, over), next_update_at=promised)
+    # Its name is the change, not the text: a pass that is concluded again after a kill does not tell it again.
+    change = found.transitions[-1].to if found.transitions else f"severity-{found.memory.severity}"
+    relapse = found.memory.detector.relapses
+    message_id = digest_of(["monitor", incident.id, stakeholder, change, relapse])
+    said = journal.say(
+        incident.id,
+        stakeholder=stakeholder,
+        channel=who.channel,
+        report="tactical",
+        subject=written.subject,
+        body_digest=sha256_hex(written.text.encode()),
+        promised_next_at=promised,
+        message_id=message_id,
+    )
+    if said.status != "intended":
+        return 0
+    message = Message(
+        message_id=message_id,
+        stakeholder=stakeholder,
+        incident_id=incident.id,
+        written=written,
+        at=found.at,
+        simulated=journal.clock.simulated,
+    )
+    try:
+        channel = open_channel(loaded, who.channel)
+        crash_point("monitor.tell:before")
+        channel.deliver(message)
+        crash_point("monitor.tell:after")
+    except ChannelFailed as error:
+        journal.not_sent(said.id, error.what, status="unknown" if error.outcome_unknown else "failed")
+        get_run_logger().error("%s was not told: %s", stakeholder, error)
+        return 0
+    except MailstayError as error:
+        journal.not_sent(said.id, error.what)
+        get_run_logger().error("%s was not told: %s", stakeholder, error)
+        return 0
+    journal.sent(said.id)
+    return 1
+
+
+def _situation(loaded: LoadedPlan, incident: Incident, found: Pass, over: bool) -> Situation:
+    severity = found.severity
+    restore = severity.likely_restore_at if severity else found.at
+    due = [send for send in found.memory.calendar or () if send.due_at < restore]
+    needs = ["Look at it: `mailstay incidents show " + incident.id + "`"]
+    if incident.state == "triage":
+        needs.append("Say if you know the cause, or that this is expected.")
+    return Situation(
+        company=loaded.plan.name,
+        incident_id=incident.id,
+        provider=found.provider,
+        state=incident.state,
+        severity=severity.level if severity else None,
+        summary=incident.summary,
+        cause_class=incident.cause_class,
+        impact_started_at=incident.timestamps.get("impact_started_at"),
+        detected_at=incident.timestamps.get("detected_at"),
+        as_of=found.at,
+        campaigns=tuple(
+            CampaignLine(
+                name=send.name,
+                kind=send.kind,
+                audience=send.recipients,
+                due_at=send.due_at,
+                useful_until=send.latest_useful_at,
+                standing="not held yet",
+            )
+            for send in due
+        ),
+        seen=found.seen + (severity.reasons if severity else ()),
+        done=(f"{plural(len(found.signals), 'signal')} looked at; nothing was changed at the provider.",),
+        needs=() if over else tuple(needs),
+        over=over,
+        simulated=open_clock(loaded.clock_spec()).simulated,
+    )
+
+
+def _shop(loaded: LoadedPlan, provider: str) -> ShopWitness | None:
+    name = loaded.plan.providers[provider].shop
+    if name is None or loaded.plan.sources[name].mapping != "shop":
+        return None
+    return ShopWitness(loaded.source_url(name))
+
+
+@contextmanager
+def _journal(loaded: LoadedPlan) -> Iterator[Journal]:
+    with Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec())) as journal:
+        yield journal
+
+
+def _key(provider: str) -> str:
+    return f"monitor/{provider}"
+
+
+def _cell(signal: Signal) -> str:
+    return signal.seen.replace("|", "\\|").replace("\n", " ")
