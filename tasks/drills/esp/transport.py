@@ -1,0 +1,110 @@
+"""How the sender hands messages over: real SMTP, or nowhere (for the world without an outage)."""
+
+from __future__ import annotations
+
+import smtplib
+from dataclasses import dataclass
+from datetime import datetime
+from email.utils import format_datetime
+from typing import Protocol
+
+ACCEPTED = 250
+REFUSED_FOR_NOW = 451
+
+
+@dataclass(frozen=True)
+class Outgoing:
+    """One message on its way."""
+
+    campaign_id: int
+    subscriber_id: int
+    at: datetime
+    sender: str
+    recipient: str
+    subject: str
+    body: str
+    unsubscribe_url: str = ""
+    seed: str = ""
+
+    @property
+    def message_id(self) -> str:
+        """The Message-ID: the same for the same campaign and subscriber."""
+        if self.seed:
+            return f"<{self.seed}@esp.example>"
+        return f"<{self.campaign_id}.{self.subscriber_id}@esp.example>"
+
+    def to_bytes(self) -> bytes:
+        """Return the message as it goes into DATA."""
+        lines = [
+            f"From: {self.sender}",
+            f"To: {self.recipient}",
+            f"Subject: {self.subject}",
+            f"Date: {format_datetime(self.at)}",
+            f"Message-ID: {self.message_id}",
+            f"X-Drill-Time: {self.at.isoformat()}",
+        ]
+        if self.seed:
+            lines.append(f"X-Mailstay-Seed: {self.seed}")
+        else:
+            lines += [f"X-Campaign-Id: {self.campaign_id}", f"X-Subscriber-Id: {self.subscriber_id}"]
+        if self.unsubscribe_url:
+            lines += [
+                f"List-Unsubscribe: <{self.unsubscribe_url}>",
+                "List-Unsubscribe-Post: List-Unsubscribe=One-Click",
+            ]
+        return ("\r\n".join([*lines, "", self.body]) + "\r\n").encode()
+
+
+class Transport(Protocol):
+    """Takes one message at a time and says with which SMTP code."""
+
+    def send(self, message: Outgoing) -> int:
+        """Hand `message` over and return the reply code; 250 is accepted."""
+
+
+class Nowhere:
+    """Accepts every message and forgets it."""
+
+    def send(self, message: Outgoing) -> int:
+        """Return 250."""
+        return ACCEPTED
+
+
+class Smtp:
+    """One lasting SMTP connection, one transaction per message; it connects again after a failure."""
+
+    def __init__(self, host: str, port: int) -> None:
+        self._address = (host, port)
+        self._session: smtplib.SMTP | None = None
+
+    def send(self, message: Outgoing) -> int:
+        """Hand `message` over and return the reply code; a lost connection counts as 451."""
+        try:
+            session = self._session or self._connect()
+            return self._transaction(session, message)
+        except (OSError, smtplib.SMTPException):
+            self.close()
+            return REFUSED_FOR_NOW
+
+    def close(self) -> None:
+        """Drop the connection."""
+        if self._session is not None:
+            self._session.close()
+            self._session = None
+
+    def _connect(self) -> smtplib.SMTP:
+        session = smtplib.SMTP(*self._address, local_hostname="esp.example", timeout=30)
+        session.ehlo()
+        self._session = session
+        return session
+
+    @staticmethod
+    def _transaction(session: smtplib.SMTP, message: Outgoing) -> int:
+        sender = message.sender.rpartition("<")[2].rstrip(">")
+        for command in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{message.recipient}>"):
+            code, _ = session.docmd(command)
+            if code != ACCEPTED:
+                session.rset()
+                return code
+        code, _ = session.data(message.to_bytes())
+        return code
