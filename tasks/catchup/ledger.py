@@ -121,24 +121,22 @@ def evidence_of_events(events: Iterable[ProviderEvent], witness: Witness = "even
     )
 
 
-def log_has_holes(log: pa.Table, others: pa.Table, *, sent_by_counter: Mapping[int, int]) -> bool:
+def log_has_holes(log: Iterable[SendRecord], others: pa.Table, *, sent_by_counter: Mapping[int, int]) -> bool:
     """Whether somebody else knows of an attempt that the sender's log does not: then the log proves no absence.
 
     Args:
-        log: evidence of the sender's log.
+        log: the sender's log.
         others: evidence of everybody else.
         sent_by_counter: per campaign the provider's own `sent` counter.
     """
-    known = set(zip(log["campaign_id"].to_pylist(), log["subscriber_id"].to_pylist(), strict=True))
-    if any(
-        pair not in known
-        for pair in zip(others["campaign_id"].to_pylist(), others["subscriber_id"].to_pylist(), strict=True)
-    ):
+    known = {(one.campaign_id, one.subscriber_id) for one in log}
+    seen = zip(others["campaign_id"].to_pylist(), others["subscriber_id"].to_pylist(), strict=True)
+    if any(pair not in known for pair in seen):
         return True
-    per_campaign: dict[int, int] = {}
+    lines: dict[int, int] = {}
     for campaign, _ in known:
-        per_campaign[campaign] = per_campaign.get(campaign, 0) + 1
-    return any(sent > per_campaign.get(campaign, 0) for campaign, sent in sent_by_counter.items())
+        lines[campaign] = lines.get(campaign, 0) + 1
+    return any(sent > lines.get(campaign, 0) for campaign, sent in sent_by_counter.items())
 
 
 def build_ledger(

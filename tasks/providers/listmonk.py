@@ -36,7 +36,7 @@ T = TypeVar("T")
 _STATUSES = get_args(CampaignStatus)
 _SEND_STATUSES = get_args(SendStatus)
 _PAGE_ROWS = 50  # listmonk cuts any larger per_page down to this
-_LOG_ROWS = 1000
+_LOG_ROWS = 5000
 _IDS_PER_CALL = 500
 _CHANGED_UNDERWAY = 3
 
@@ -292,6 +292,15 @@ class Listmonk:
         found = [one for row in rows for one in _memberships(row, self.name)]
         return found if wanted is None else [one for one in found if one.list_id in set(wanted)]
 
+    def memberships_of_people_on(self, list_id: int) -> list[Membership]:
+        """Return every membership, on any list, of the people who are on `list_id`."""
+        return [
+            one
+            for row in self._pages("/subscribers", {"list_id": [list_id]})
+            if any(one.get("id") == list_id for one in row.get("lists") or [])
+            for one in _memberships(row, self.name)
+        ]
+
     def suppressions(self) -> list[Suppression]:
         """Return whom listmonk would not mail, and whom it should not: hard bounces and complaints included."""
         found: list[Suppression] = []
@@ -352,10 +361,13 @@ class Listmonk:
                     smtp_code=row.get("smtp_code"),
                 )
 
-    def events(self, after_id: int = 0) -> Iterator[ProviderEvent]:
-        """Yield the events after `after_id`, oldest first."""
+    def events(self, after_id: int = 0, campaign_id: int | None = None) -> Iterator[ProviderEvent]:
+        """Yield the events (of one campaign) after `after_id`, oldest first."""
         where = f"{self.name}: events"
-        for row in self._after("/extensions/events", {}, after_id):
+        wanted = {} if campaign_id is None else {"campaign_id": campaign_id}
+        for row in self._after("/extensions/events", wanted, after_id):
+            if campaign_id not in (None, row.get("campaign_id")):
+                continue
             at = parse_time(row.get("occurred_at"), where)
             if at is None:
                 raise ProviderGarbled("An event has no time", outcome_unknown=False, where=where)
@@ -387,7 +399,9 @@ class Listmonk:
         found: dict[int, dict[str, Any]] = {}
         page, total, totals = 1, 0, set()
         while True:
-            answer = _mapping(self._api.get(path, params | {"page": page, "per_page": _PAGE_ROWS}), where)
+            answer = _mapping(
+                self._api.get(path, params | {"page": page, "per_page": _PAGE_ROWS, "order": "ASC"}), where
+            )
             rows = _rows(answer, where)
             total = _integer(answer, "total", where)
             totals.add(total)
@@ -431,13 +445,22 @@ def _memberships(row: dict[str, Any], name: str) -> list[Membership]:
         status = one.get("subscription_status")
         if status not in ("unconfirmed", "confirmed", "unsubscribed"):
             raise ProviderGarbled("A subscription has an unknown status", outcome_unknown=False, where=where)
+        left = [
+            parse_time(changed, where)
+            for gone, changed in (
+                (status == "unsubscribed", one.get("subscription_updated_at")),
+                (subscriber_status != "enabled", row.get("updated_at")),
+            )
+            if gone
+        ]
         found.append(
             Membership(
                 _integer(row, "id", where),
                 _integer(one, "id", where),
                 status,
                 subscriber_status,
-                parse_time(one.get("subscription_created_at"), where),
+                since=parse_time(one.get("subscription_created_at"), where),
+                left_at=min((at for at in left if at is not None), default=None),
             )
         )
     return found

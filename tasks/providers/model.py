@@ -76,18 +76,31 @@ class MailingList:
 
 @dataclass(frozen=True)
 class Membership:
-    """A subscriber on a list, with the status of that subscription and of the subscriber, and since when."""
+    """A subscriber on a list, with the status of that subscription and of the subscriber.
+
+    Attributes:
+        since: when the subscriber came onto the list; None where the provider does not say.
+        left_at: since when the subscriber is not mailable any more, as far as the provider says; None while it is.
+    """
 
     subscriber_id: int
     list_id: int
     status: Literal["unconfirmed", "confirmed", "unsubscribed"]
     subscriber_status: Literal["enabled", "disabled", "blocklisted"]
     since: datetime | None = None
+    left_at: datetime | None = None
 
     @property
     def mailable(self) -> bool:
         """Whether the provider would mail this subscriber through this list."""
         return self.status != "unsubscribed" and self.subscriber_status == "enabled"
+
+    def was_due(self, planned_at: datetime | None) -> bool:
+        """Whether the subscriber belonged to the audience of a campaign planned for `planned_at`."""
+        if planned_at is None:
+            return self.mailable
+        joined = self.since is None or self.since <= planned_at
+        return joined and (self.mailable or (self.left_at is not None and self.left_at > planned_at))
 
 
 @dataclass(frozen=True)
@@ -257,6 +270,9 @@ class Provider(Protocol):
     def memberships(self, list_ids: Iterable[int] | None = None) -> list[Membership]:
         """Return who is on the given lists (None: on any list), with their status."""
 
+    def memberships_of_people_on(self, list_id: int) -> list[Membership]:
+        """Return every membership, on any list, of the people who are on `list_id`."""
+
     def suppressions(self) -> list[Suppression]:
         """Return whom the provider would not mail: blocklisted, disabled, unsubscribed, hard bounce, complaint."""
 
@@ -269,8 +285,8 @@ class Provider(Protocol):
     def send_log(self, campaign_id: int) -> Iterator[SendRecord]:
         """Yield the sender's own log of a campaign, in the order of attempts."""
 
-    def events(self, after_id: int = 0) -> Iterator[ProviderEvent]:
-        """Yield the events after `after_id`, oldest first."""
+    def events(self, after_id: int = 0, campaign_id: int | None = None) -> Iterator[ProviderEvent]:
+        """Yield the events (of one campaign) after `after_id`, oldest first."""
 
     def close(self) -> None:
         """Give the connections back."""

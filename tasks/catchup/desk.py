@@ -1,0 +1,237 @@
+"""Where a recovery works from: plan, journal, provider, clock and lease of one incident, and the journaled change.
+
+Nothing here is remembered that journal, frozen files or provider do not hold: a recovery can be killed between any two
+lines and begun again.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any, cast
+
+from tasks.catchup.errors import CatchupError
+from tasks.catchup.journaled import Change, Evidence, make
+from tasks.catchup.ramp import RampLimits
+from tasks.core import Clock
+from tasks.incidents import Action, Incident, Journal, Lease
+from tasks.plan import LatenessRule, LoadedPlan, ProviderPlan
+from tasks.providers import Campaign, Provider
+
+LEASE = timedelta(minutes=30)
+TICK_SECONDS = 30.0
+"""How often something that takes its time is looked at."""
+
+QUIET_LOOKS = 20
+"""Looks after which a sender that does not settle is given up on for this run."""
+
+OVER = ("cancelled", "finished")
+_CAMPAIGN = re.compile(r"(\d+)$")
+
+
+class Stopped(CatchupError):
+    """The recovery must not go on by itself; a person decides. What was done stays done, nothing was lost."""
+
+
+@dataclass(frozen=True)
+class HeldCampaign:
+    """A campaign that the outage held back, as it was found once nothing of it moved any more.
+
+    Attributes:
+        status: `paused`, `draft`, or `finished` where the provider gave up with people left.
+        untouched: it was scheduled, nothing of it was ever sent.
+    """
+
+    id: int
+    name: str
+    kind: str
+    status: str
+    planned_at: datetime | None
+    latest_useful_at: datetime | None
+    list_ids: tuple[int, ...]
+    untouched: bool
+
+    def to_json(self) -> dict[str, Any]:
+        """Return this as plain JSON values."""
+        return asdict(self) | {
+            "planned_at": iso(self.planned_at),
+            "latest_useful_at": iso(self.latest_useful_at),
+            "list_ids": list(self.list_ids),
+        }
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> HeldCampaign:
+        """Return what `to_json` gave."""
+        times = {key: parse(value[key]) for key in ("planned_at", "latest_useful_at")}
+        return cls(**{**value, **times, "list_ids": tuple(value["list_ids"])})
+
+
+@dataclass
+class Desk:
+    """What every part of a recovery works with."""
+
+    plan: LoadedPlan
+    journal: Journal
+    provider: Provider
+    clock: Clock
+    incident: Incident
+    lease: Lease | None = None
+
+    @property
+    def folder(self) -> Path:
+        """Where this incident's frozen files lie."""
+        return self.plan.resolve(self.plan.plan.state) / self.incident.id
+
+    @property
+    def settings(self) -> ProviderPlan:
+        """The provider's entry in the plan."""
+        return cast(ProviderPlan, self.plan.provider(self.incident.provider))
+
+    @property
+    def limits(self) -> RampLimits:
+        """The plan's ramp."""
+        ramp = self.plan.plan.ramp
+        return RampLimits(
+            ramp.canary, ramp.factor, ramp.max_step, ramp.max_bounce_rate, ramp.max_complaint_rate
+        )
+
+    def rule(self, kind: str) -> LatenessRule | None:
+        """Return the plan's lateness rule for campaigns of `kind`."""
+        return cast(dict[str, LatenessRule], self.plan.plan.lateness).get(kind)
+
+    def speed(self) -> float:
+        """Return the messages per minute that one more campaign can count on beside those that run already."""
+        return self.settings.messages_per_minute / (1 + len(self.provider.running_stats()))
+
+    # The journal
+
+    @property
+    def token(self) -> int | None:
+        """The lease's token, which every write names."""
+        return self.lease.token if self.lease else None
+
+    def keep_lease(self) -> None:
+        """Extend the lease when half of it is over.
+
+        Raises:
+            StaleToken: another run has taken over.
+        """
+        if self.lease is not None and self.lease.expires_at - self.clock.now() < LEASE / 2:
+            self.lease = self.journal.renew(self.lease, LEASE)
+
+    def recall(self, name: str) -> dict[str, Any] | None:
+        """Return what this recovery keeps under `name`."""
+        return self.journal.get_state(f"recover/{self.incident.id}/{name}")
+
+    def keep(self, name: str, value: Mapping[str, Any]) -> None:
+        """Keep `value` under `name`."""
+        self.journal.put_state(f"recover/{self.incident.id}/{name}", value, incident_id=self.incident.id)
+
+    def actions(self, kind: str, prefix: str = "") -> list[Action]:
+        """Return the incident's actions of `kind` whose key begins with `prefix`."""
+        return [
+            one
+            for one in self.journal.actions(self.incident.id)
+            if one.kind == kind and one.key.startswith(prefix)
+        ]
+
+    def is_done(self, key: str) -> bool:
+        """Whether the action `key` is known and done."""
+        return any(one.key == key and one.status == "done" for one in self.journal.actions(self.incident.id))
+
+    def stopped_by_us(self) -> dict[int, dict[str, Any]]:
+        """Return what the response stopped, or may have: per campaign how it was before."""
+        found: dict[int, dict[str, Any]] = {}
+        for one in self.journal.actions(self.incident.id):
+            number = _CAMPAIGN.search(one.target)
+            if one.kind in ("pause", "unschedule") and one.status not in ("failed", "not_done") and number:
+                found.setdefault(int(number[1]), dict(one.previous_state))
+        return found
+
+    def make(
+        self,
+        key: str,
+        kind: str,
+        target: int | str,
+        *,
+        call: Callable[[], object],
+        read_back: Callable[[], Evidence | None],
+        undo: Mapping[str, Any],
+        payload: Mapping[str, Any] | None = None,
+        previous: Mapping[str, Any] | None = None,
+    ) -> Evidence:
+        """Make one change at the provider; see `journaled.make`."""
+        change = Change(
+            key=key,
+            kind=kind,
+            target=f"campaign/{target}" if isinstance(target, int) else target,
+            call=call,
+            read_back=read_back,
+            payload=payload or {},
+            previous_state=previous or {},
+            undo=undo,
+        )
+        return make(self.journal, self.incident.id, change, token=self.token)
+
+    # The provider
+
+    def status_in(self, campaign_id: int, *wanted: str) -> Evidence | None:
+        """Return the campaign's status as evidence if it is one of `wanted`."""
+        status = self.provider.campaign(campaign_id).status
+        return {"status": status} if status in wanted else None
+
+    def family(self, campaign_id: int) -> list[Campaign]:
+        """Return the catch-up campaigns of an original, of this and of earlier incidents."""
+        return [one for one in self.provider.campaigns() if one.catch_up_of == campaign_id]
+
+    def until_quiet(self, campaign_ids: Iterable[int]) -> None:
+        """Wait until the sender works on none of these campaigns and its log of them stands still.
+
+        listmonk goes on fetching and discarding batches for a while after a pause; its pointer and log move then.
+
+        Raises:
+            Stopped: it does not come to rest.
+        """
+        watched = sorted(set(campaign_ids))
+        before: dict[int, tuple[int, int]] | None = None
+        for _ in range(QUIET_LOOKS):
+            busy = set(watched) & {one.campaign_id for one in self.provider.running_stats()}
+            now = {number: self._log_state(number) for number in watched}
+            # A message without an answer is settled only once it had time to get one.
+            still = now == before or not any(unsettled for _, unsettled in now.values())
+            if not busy and still:
+                return
+            before = now
+            self.keep_lease()
+            self.clock.sleep(TICK_SECONDS)
+        raise Stopped(
+            "The provider's sender does not come to rest",
+            where=f"{self.incident.id}: campaigns {', '.join(map(str, watched))}",
+            fix="run recover again in a few minutes",
+        )
+
+    def _log_state(self, campaign_id: int) -> tuple[int, int]:
+        lines = unsettled = 0
+        for one in self.provider.send_log(campaign_id):
+            lines += 1
+            unsettled += one.status == "sending"
+        return lines, unsettled
+
+
+def number_in(target: str) -> int | None:
+    """Return the campaign id that an action's target ends in."""
+    found = _CAMPAIGN.search(target)
+    return int(found[1]) if found else None
+
+
+def iso(moment: datetime | None) -> str | None:
+    """Return `moment` as the journal keeps it."""
+    return moment.isoformat() if moment else None
+
+
+def parse(text: Any) -> datetime | None:
+    """Return the time that `iso` wrote."""
+    return datetime.fromisoformat(text) if text else None

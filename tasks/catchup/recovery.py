@@ -1,0 +1,541 @@
+"""Recovering one incident, from "is it really back" to "steady state": what the steps of the flow call.
+
+Every decision is asked of the pure modules, every change at the provider goes through the journal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal
+
+import pyarrow as pa
+
+from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, parse
+from tasks.catchup.ledger import OUTCOMES, Outcome, write_frozen
+from tasks.catchup.stepping import Stepping
+from tasks.catchup.verdicts import Decision, Held, approved, decide, decide_all, latest_useful_at
+from tasks.catchup.witnesses import Witnesses
+from tasks.core import crash_point, plural
+from tasks.incidents import State
+from tasks.providers import Campaign, ProviderRefused
+
+SHORT_SCOPE = timedelta(days=1)
+"""A campaign that started this long before the impact may have been cut short by it."""
+
+SUPERSEDED, DROPPED = "mailstay-superseded", "mailstay-dropped"
+TAGS = {SUPERSEDED, DROPPED}
+PROBE_SECONDS = 60.0
+STOP_TRIES = 5
+
+Agreement = Literal["catch_up", "reschedule", "drop", "send_anyway", "drop_anyway"]
+"""What somebody may have agreed to for one campaign; `…_anyway` answers a verdict `needs_approval`."""
+
+
+@dataclass(frozen=True)
+class Restoration:
+    """Whether the provider works again, as measured.
+
+    Attributes:
+        good: good probes in a row.
+        needed: how many the plan asks for.
+        seen: what was wrong, or what was right.
+    """
+
+    restored: bool
+    at: datetime
+    good: int
+    needed: int
+    seen: str
+
+
+@dataclass(frozen=True)
+class Question:
+    """What is proposed for one campaign, and whether it waits for a yes.
+
+    Attributes:
+        kind: what must be agreed to; empty where nothing is left to choose.
+        undoable: whether it can be taken back.
+    """
+
+    campaign_id: int
+    name: str
+    verdict: str
+    reason: str
+    why: str
+    people: int
+    cut: int
+    kind: str
+    undoable: bool
+
+
+@dataclass(frozen=True)
+class Outcomes:
+    """What came of one campaign.
+
+    Attributes:
+        done: what was done: `put_back`, `caught_up`, `scheduled`, `dropped`, `nothing_left`, or `held`.
+        counts: people per outcome, from the ledger.
+        scheduled: people among `not_attempted` whom the provider will mail at a time that is set.
+    """
+
+    campaign_id: int
+    name: str
+    done: str
+    why: str
+    counts: dict[str, int]
+    scheduled: int
+
+
+class Recovery:
+    """The recovery of one incident."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self.witnesses = Witnesses(desk)
+        self.stepping = Stepping(desk, self.witnesses)
+
+    # Restoration ------------------------------------------------------------------------------------------------
+
+    def measure_restoration(self) -> Restoration:
+        """Probe until enough answers in a row are good; the first bad one ends it. No status page is asked.
+
+        A campaign that runs while its `sent` stands still through all probes shows a provider that is not back.
+        """
+        desk = self.desk
+        needed = desk.plan.plan.detection.clear_after
+        slow = desk.plan.plan.detection.slow_seconds
+        before = {one.campaign_id: one.sent for one in self._running()} if self._answers() else {}
+        for good in range(needed):
+            probe = desk.provider.health()
+            if not probe.ok or probe.seconds > slow:
+                seen = probe.detail or f"it took {probe.seconds:.1f} s to answer"
+                return Restoration(False, desk.clock.now(), good, needed, seen)
+            desk.clock.sleep(PROBE_SECONDS)
+        after = {one.campaign_id: one.sent for one in self._running()}
+        stuck = [number for number, sent in before.items() if after.get(number) == sent]
+        if before and len(stuck) == len(before):
+            return Restoration(
+                False,
+                desk.clock.now(),
+                needed,
+                needed,
+                f"{plural(len(stuck), 'campaign')} run without sending",
+            )
+        found = Restoration(
+            True, desk.clock.now(), needed, needed, f"{plural(needed, 'good probe')} in a row"
+        )
+        desk.keep("restored", {"at": iso(found.at), "good": found.good})
+        self._advance("monitoring", "the provider answers again, measured by probes")
+        return found
+
+    def _answers(self) -> bool:
+        return self.desk.provider.health().ok
+
+    def _running(self) -> list[Any]:
+        return [one for one in self.desk.provider.running_stats() if one.status == "running"]
+
+    # Scope ------------------------------------------------------------------------------------------------------
+
+    def quiesce(self) -> list[HeldCampaign]:
+        """Find what the outage held back, stop what still moves of it, wait until all is still, and freeze it.
+
+        Raises:
+            Stopped: a campaign that we stopped is gone, or the sender does not come to rest.
+        """
+        desk = self.desk
+        frozen = {
+            int(one["id"]): HeldCampaign.from_json(one)
+            for one in (desk.recall("held") or {}).get("campaigns", [])
+        }
+        scope = self._scope(set(frozen))
+        before = desk.stopped_by_us()
+        own = {step.campaign_name for step in self.stepping.steps()}
+        strays = [
+            one
+            for original in scope
+            for one in desk.family(original.id)
+            if one.name not in own
+            and one.status not in OVER
+            # A draft without a list cannot be started: nothing is left to stop.
+            and not (one.status == "draft" and (not one.list_ids or TAGS & set(one.tags)))
+        ]
+        for one in [*scope, *strays]:
+            if one.id not in frozen:
+                self._stop(one)
+        desk.until_quiet([one.id for one in [*scope, *strays] if one.id not in frozen])
+        for one in strays:
+            self._end(one.id, one.status, SUPERSEDED)
+        held = [frozen.get(one.id) or self._freeze(one.id, before.get(one.id, {})) for one in scope]
+        desk.keep("held", {"campaigns": [one.to_json() for one in held]})
+        crash_point("recover.held:frozen")
+        return held
+
+    def _scope(self, frozen: set[int]) -> list[Campaign]:
+        """Return the originals that our response stopped, and, the first time, those that the outage cut short."""
+        desk = self.desk
+        stopped = set(desk.stopped_by_us())
+        times = desk.incident.timestamps
+        began = times.get("impact_started_at") or times.get("detected_at") or desk.clock.now()
+        restored = parse((desk.recall("restored") or {}).get("at")) or desk.clock.now()
+        everything = {one.id: one for one in desk.provider.campaigns()}
+        missing = sorted((stopped | frozen) - set(everything))
+        if missing:
+            raise Stopped(
+                f"The provider does not know {plural(len(missing), 'campaign')} any more that we stopped",
+                where=f"{desk.incident.id}: campaigns {', '.join(map(str, missing))}",
+                fix="restore from the snapshot that the incident holds, then run recover again",
+            )
+        own = {step.campaign_name for step in self.stepping.steps()}
+        wanted: set[int] = set(frozen)
+        for one in everything.values():
+            if one.name in own:
+                continue
+            started_by_then = one.started_at is not None and one.started_at <= restored
+            hit = one.id in stopped
+            if not frozen:
+                hit = hit or (one.status == "running" and started_by_then)
+                hit = hit or (
+                    one.status == "scheduled" and one.send_at is not None and one.send_at <= restored
+                )
+                hit = hit or (
+                    one.status == "finished"
+                    and one.started_at is not None
+                    and one.started_at >= began - SHORT_SCOPE
+                    and one.sent < one.to_send
+                )
+            if hit:
+                wanted.add(one.id if one.catch_up_of is None else one.catch_up_of)
+        return [everything[number] for number in sorted(wanted) if number in everything]
+
+    def _stop(self, one: Campaign) -> None:
+        """Bring a campaign to a standstill, whatever it does while we look."""
+        desk = self.desk
+        for _ in range(STOP_TRIES):
+            now = desk.provider.campaign(one.id)
+            try:
+                if now.status == "running":
+                    desk.make(
+                        f"recover:pause:{one.id}",
+                        "pause",
+                        one.id,
+                        call=lambda: desk.provider.pause(one.id),
+                        read_back=lambda: desk.status_in(one.id, "paused", *OVER),
+                        previous={"status": "running", "send_at": iso(now.send_at)},
+                        undo={"action": "resume"},
+                    )
+                elif now.status == "scheduled":
+                    desk.make(
+                        f"recover:unschedule:{one.id}",
+                        "unschedule",
+                        one.id,
+                        call=lambda: desk.provider.unschedule(one.id),
+                        read_back=lambda: desk.status_in(one.id, "draft"),
+                        previous={"status": "scheduled", "send_at": iso(now.send_at)},
+                        undo={"action": "reschedule"},
+                    )
+                else:
+                    return
+            except ProviderRefused:
+                continue  # it changed between the look and the call: look again
+        raise Stopped(
+            "A campaign does not stop",
+            where=f"{desk.incident.id}: campaign {one.id}",
+            fix="stop it at the provider, then run recover again",
+        )
+
+    def _freeze(self, campaign_id: int, before: dict[str, Any]) -> HeldCampaign:
+        now = self.desk.provider.campaign(campaign_id)
+        starts = [one.started_at for one in self.desk.family(campaign_id) if one.started_at is not None]
+        planned = now.send_at or parse(before.get("send_at")) or now.started_at or min(starts, default=None)
+        return HeldCampaign(
+            id=now.id,
+            name=now.name,
+            kind=now.kind,
+            status=now.status,
+            planned_at=planned,
+            latest_useful_at=now.latest_useful_at,
+            list_ids=now.list_ids,
+            untouched=now.status == "draft" and now.started_at is None and now.sent == 0 and not starts,
+        )
+
+    # Verdicts ---------------------------------------------------------------------------------------------------
+
+    def propose(self, held: Iterable[HeldCampaign]) -> list[Question]:
+        """Return the verdict on each held campaign, the most urgent first, and what must be agreed to for it."""
+        campaigns = {one.id: one for one in held}
+        decisions = decide_all(
+            [self._as_decided(one) for one in campaigns.values()],
+            now=self.desk.clock.now(),
+            messages_per_minute=self.desk.settings.messages_per_minute,
+            rules={str(kind): rule for kind, rule in self.desk.plan.plan.lateness.items()},
+        )
+        questions = []
+        for one in decisions:
+            campaign = campaigns[one.campaign_id]
+            if self._settled(campaign):
+                continue
+            kind, undoable = _agreement(one)
+            questions.append(
+                Question(
+                    campaign_id=campaign.id,
+                    name=campaign.name,
+                    verdict=one.verdict,
+                    reason=one.reason,
+                    why=one.why,
+                    people=one.to_send,
+                    cut=one.cut,
+                    kind=kind,
+                    undoable=undoable,
+                )
+            )
+            self.witnesses.note_ledger(
+                campaign.id,
+                {
+                    "verdict": one.verdict,
+                    "reason": one.reason,
+                    "why": one.why,
+                    "latest_useful_at": iso(one.deadline),
+                },
+            )
+        return questions
+
+    def _as_decided(self, held: HeldCampaign) -> Held:
+        remaining = [] if self._settled(held) else self.stepping.remaining(held)
+        return Held(
+            campaign_id=held.id,
+            kind=held.kind,
+            planned_at=held.planned_at,
+            latest_useful_at=held.latest_useful_at,
+            remaining=len(remaining),
+            untouched=held.untouched and not self.stepping.steps(held.id),
+        )
+
+    def _settled(self, held: HeldCampaign) -> bool:
+        """Whether an earlier run has put this campaign back or closed it."""
+        return self.desk.is_done(f"recover:reschedule:{held.id}") or self.desk.is_done(
+            f"recover:drop:{held.id}"
+        )
+
+    # Doing ------------------------------------------------------------------------------------------------------
+
+    def resume(self, held: HeldCampaign, agreed: frozenset[str]) -> Outcomes:
+        """Do what the verdict of this moment says for one campaign, as far as it is agreed to.
+
+        The verdict is asked again: time has passed since it was proposed. What only a deadline decides (too late,
+        nobody left) needs no agreement.
+
+        Raises:
+            Stopped: a person must look before anything more is sent.
+        """
+        desk = self.desk
+        if desk.is_done(f"recover:reschedule:{held.id}"):
+            return self._outcomes(held, "put_back", "scheduled again as it was")
+        closed = desk.recall(f"closed/{held.id}")
+        if closed:
+            return self._close(held, closed["outcome"], closed["reason"])
+        subject = self._as_decided(held)
+        rule, now = desk.rule(held.kind), desk.clock.now()
+        speed = desk.speed()
+        unfinished = any(not step.done for step in self.stepping.steps(held.id))
+        decision = decide(subject, now=now, messages_per_minute=speed, rule=rule)
+        if decision.verdict == "needs_approval":
+            if "drop_anyway" in agreed:
+                return self._close(held, "dropped", "a person decided against it")
+            if "send_anyway" not in agreed:
+                return self._outcomes(held, "held", decision.why)
+            decision = approved(subject, now=now, messages_per_minute=speed, rule=rule)
+        else:
+            kind, _ = _agreement(decision)
+            if kind and kind not in agreed:
+                return self._outcomes(held, "held", f"not agreed to: {decision.why}")
+        if decision.as_it_was:
+            self._put_back(held)
+            return self._outcomes(held, "put_back", decision.why)
+        if decision.reason == "nobody_left" and not unfinished:
+            if not self.witnesses.committed(held.id):
+                self._end(held.id, held.status, SUPERSEDED)
+                return self._outcomes(held, "nothing_left", decision.why)
+            return self._outcomes(held, "scheduled", "the provider starts it at its new time")
+        if decision.verdict == "drop" and not unfinished:
+            outcome: Outcome = "expired" if decision.reason == "too_late" else "dropped"
+            return self._close(held, outcome, decision.why)
+        # From here on only catch-up campaigns send: the original's pointer never sends again.
+        self._end(held.id, held.status, SUPERSEDED)
+        deadline = latest_useful_at(subject, rule)
+        if decision.verdict == "reschedule" and decision.start_at is not None:
+            self.stepping.schedule(held, decision.start_at, deadline, decision.to_send)
+            if self.stepping.remaining(held):
+                self.desk.keep(
+                    f"closed/{held.id}",
+                    {"outcome": "expired", "reason": "it did not fit before the deadline"},
+                )
+            return self._outcomes(held, "scheduled", decision.why)
+        ended = self.stepping.catch_up(held, deadline)
+        if ended == "no_time":
+            return self._close(held, "expired", "no time was left before latest_useful_at")
+        return self._outcomes(held, "caught_up", decision.why)
+
+    def _put_back(self, held: HeldCampaign) -> None:
+        """Schedule an untouched original again, exactly as it was."""
+        self.desk.make(
+            f"recover:reschedule:{held.id}",
+            "reschedule",
+            held.id,
+            call=lambda: self.desk.provider.reschedule(held.id),
+            read_back=lambda: self.desk.status_in(held.id, "scheduled", "running", "finished"),
+            payload={"send_at": iso(held.planned_at)},
+            previous={"status": held.status, "send_at": iso(held.planned_at)},
+            undo={"action": "unschedule"},
+        )
+
+    def _close(self, held: HeldCampaign, outcome: Outcome, reason: str) -> Outcomes:
+        """End the original and record that whoever was not attempted will not be, with the reason."""
+        desk = self.desk
+        self._end(held.id, held.status, DROPPED)
+        if desk.recall(f"closed/{held.id}") is None:
+            desk.keep(f"closed/{held.id}", {"outcome": outcome, "reason": reason})
+        crash_point("recover.drop:closed")
+        action = desk.journal.intend(
+            desk.incident.id,
+            f"recover:drop:{held.id}",
+            kind="drop",
+            target=f"campaign/{held.id}",
+            payload={"outcome": outcome},
+            previous_state={"status": held.status},
+            undo={},
+            token=desk.token,
+        )
+        found = self._outcomes(held, "dropped", reason)
+        if action.status != "done":
+            desk.journal.complete(action.id, {"reason": reason, "counts": found.counts}, token=desk.token)
+        return found
+
+    def _end(self, campaign_id: int, was: str, tag: str) -> None:
+        """End a campaign for good: cancelled where the provider can, else a draft without a time and tagged."""
+        desk = self.desk
+        now = desk.provider.campaign(campaign_id)
+        if now.status == "draft":
+
+            def retired() -> dict[str, Any] | None:
+                one = desk.provider.campaign(campaign_id)
+                done = one.status == "draft" and one.send_at is None and TAGS & set(one.tags)
+                return {"status": one.status, "tags": list(one.tags)} if done else None
+
+            desk.make(
+                f"recover:retire:{campaign_id}",
+                "cancel",
+                campaign_id,
+                call=lambda: desk.provider.retire(campaign_id, tag),
+                read_back=retired,
+                previous={"status": was, "send_at": iso(now.send_at)},
+                undo={},
+            )
+        elif now.status not in OVER:
+            desk.make(
+                f"recover:cancel:{campaign_id}",
+                "cancel",
+                campaign_id,
+                call=lambda: desk.provider.cancel(campaign_id),
+                read_back=lambda: desk.status_in(campaign_id, *OVER),
+                previous={"status": was},
+                undo={},
+            )
+
+    def _outcomes(self, held: HeldCampaign, done: str, why: str) -> Outcomes:
+        ledger = self.witnesses.stock(held)
+        counts = ledger.counts()
+        scheduled = counts["not_attempted"] if done == "put_back" else len(self.witnesses.committed(held.id))
+        self.witnesses.note_ledger(held.id, {"done": done, "scheduled": scheduled})
+        return Outcomes(held.id, held.name, done, why, counts, scheduled)
+
+    # The end ----------------------------------------------------------------------------------------------------
+
+    def unsteady(self, outcomes: Iterable[Outcomes]) -> list[str]:
+        """Return what is not as it should be before the incident is over; an empty list is steady state."""
+        desk = self.desk
+        problems: list[str] = []
+        for one in outcomes:
+            if sum(one.counts.values()) != sum(one.counts[name] for name in OUTCOMES):
+                problems.append(f"campaign {one.campaign_id}: the outcomes do not add up")
+            if one.done == "held":
+                problems.append(f"campaign {one.campaign_id} is held: {one.why}")
+            elif one.counts["not_attempted"] > one.scheduled:
+                left = one.counts["not_attempted"] - one.scheduled
+                problems.append(f"campaign {one.campaign_id}: {plural(left, 'person', 'people')} not mailed")
+            status = desk.provider.campaign(one.campaign_id)
+            retired = status.status == "draft" and TAGS & set(status.tags)
+            expected = ("scheduled", "running", "finished") if one.done == "put_back" else OVER
+            if one.done != "held" and status.status not in expected and not retired:
+                problems.append(f"campaign {one.campaign_id} is {status.status}")
+        problems += self._stuck()
+        return problems
+
+    def _stuck(self) -> list[str]:
+        """Watch what runs now until its `sent` has moved, or the plan's patience is over."""
+        desk = self.desk
+        until = desk.clock.now() + timedelta(minutes=max(1, desk.plan.plan.detection.stalled_minutes))
+        waiting = {one.campaign_id: one.sent for one in self._running()}
+        while waiting and desk.clock.now() < until:
+            desk.keep_lease()
+            desk.clock.sleep(TICK_SECONDS)
+            now = {one.campaign_id: one.sent for one in self._running()}
+            waiting = {number: sent for number, sent in waiting.items() if now.get(number) == sent}
+        return [f"campaign {number} runs, but nothing is sent" for number in waiting]
+
+    def list_unknown(self, held: Iterable[HeldCampaign]) -> tuple[str, int]:
+        """Write who has an unknown outcome (subscriber ids only) into the state folder; return file and count."""
+        rows: list[tuple[int, int]] = []
+        for one in held:
+            rows += [(one.id, who) for who in self.witnesses.stock(one).people("unknown")]
+        table = pa.table(
+            {
+                "campaign_id": pa.array([campaign for campaign, _ in rows], pa.int64()),
+                "subscriber_id": pa.array([who for _, who in rows], pa.int64()),
+            }
+        )
+        path = self.desk.folder / "unknown.parquet"
+        digest = write_frozen(table, path)
+        self.desk.keep("unknown", {"path": str(path), "digest": digest, "people": len(rows)})
+        return str(path), len(rows)
+
+    def resolve(self) -> None:
+        """Record that the impact is over: mitigated when the provider was measured to be back, resolved now."""
+        desk = self.desk
+        restored = parse((desk.recall("restored") or {}).get("at")) or desk.clock.now()
+        if "mitigated_at" not in desk.journal.timestamps(desk.incident.id):
+            desk.journal.set_timestamp(
+                desk.incident.id, "mitigated_at", restored, "recover", token=desk.token
+            )
+        crash_point("recover.resolve:mitigated")
+        self._advance("resolved", "steady state checked: sending moves, nothing is left stopped")
+
+    def _advance(self, state: State, reason: str) -> None:
+        desk = self.desk
+        now = desk.journal.incident(desk.incident.id).state
+        order: tuple[State, ...] = ("triage", "investigating", "monitoring", "resolved")
+        place = {"identified": 1}.get(now, order.index(now) if now in order else len(order))
+        for step in order[place + 1 : order.index(state) + 1]:
+            desk.journal.transition(desk.incident.id, step, "recover", reason, token=desk.token)
+
+
+def _agreement(decision: Decision) -> tuple[str, bool]:
+    """Return what must be agreed to for a decision, and whether it can be undone; empty: there is no choice."""
+    if decision.verdict == "send":
+        return "catch_up", False
+    if decision.verdict == "reschedule":
+        return "reschedule", True
+    if decision.verdict == "needs_approval":
+        return "send_anyway", False
+    return ("drop", False) if decision.reason == "rule_drops" else ("", False)
+
+
+def totals(outcomes: Iterable[Outcomes]) -> dict[str, int]:
+    """Return people per outcome over several campaigns, and how many of `not_attempted` are scheduled."""
+    found = dict.fromkeys([*OUTCOMES, "scheduled"], 0)
+    for one in outcomes:
+        for name, count in one.counts.items():
+            found[name] += count
+        found["scheduled"] += one.scheduled
+    return found

@@ -1,0 +1,341 @@
+"""Mailing the remaining people of one campaign in steps, each from a frozen list, each ended before the next begins.
+
+A step is a list and a campaign of its own at the provider, with names that follow from incident, campaign and number:
+whoever comes after a kill finds what is there, by name and by state, and goes on.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso
+from tasks.catchup.journaled import Evidence
+from tasks.catchup.ledger import people_table, write_frozen
+from tasks.catchup.ramp import StepResult, engaged_first, limit_passed, next_step
+from tasks.catchup.steplist import STEP_KIND, Step, steps_of
+from tasks.catchup.verdicts import USABLE_SHARE
+from tasks.catchup.witnesses import Witnesses, read_people
+from tasks.core import crash_point, digest_of
+
+GUARD = timedelta(minutes=1)
+"""A catch-up campaign that still runs this long before its deadline is cancelled."""
+
+
+class Stepping:
+    """The steps of one recovery."""
+
+    def __init__(self, desk: Desk, witnesses: Witnesses) -> None:
+        self.desk = desk
+        self.witnesses = witnesses
+
+    def steps(self, campaign_id: int | None = None) -> list[Step]:
+        """Return the steps (of one campaign) in the order in which they were written down."""
+        return steps_of(self.desk, campaign_id)
+
+    def remaining(self, held: HeldCampaign) -> list[int]:
+        """Return whom to mail next, engaged people first: not attempted, not blocked, in no step that may send yet."""
+        ledger = self.witnesses.stock(held)
+        blocked = self.witnesses.gate().blocked_for(held.list_ids) | self.witnesses.opted_out()
+        blocked |= self.witnesses.committed(held.id)
+        others = [int(one["id"]) for one in (self.desk.recall("held") or {}).get("campaigns", [])]
+        engagement = self.witnesses.engagement(number for number in others if number != held.id)
+        people = (who for who in ledger.people("not_attempted") if who not in blocked)
+        return engaged_first(people, engagement)
+
+    def schedule(self, held: HeldCampaign, start_at: datetime, deadline: datetime | None, most: int) -> int:
+        """Have the provider mail up to `most` of the remaining people at `start_at`; return how many."""
+        step = next((one for one in self.steps(held.id) if not one.done), None)
+        if step is None:
+            people = self.remaining(held)[:most]
+            if not people:
+                return len(self.witnesses.committed(held.id))
+            step = self._write_down(held, people, deadline, start_at)
+        self._run(held, step)
+        return len(self.witnesses.committed(held.id))
+
+    def catch_up(self, held: HeldCampaign, deadline: datetime | None) -> str:
+        """Mail the remaining people in growing steps; return why it ended: `finished` or `no_time`.
+
+        Raises:
+            Stopped: a limit of the ramp was passed, the sender stalled, or somebody paused a step.
+        """
+        while True:
+            unfinished = next((one for one in self.steps(held.id) if not one.done), None)
+            if unfinished is not None:
+                self._run(held, unfinished)
+                continue
+            people = self.remaining(held)
+            decided = next_step(
+                self.desk.limits,
+                self._results(),
+                remaining=len(people),
+                now=self.desk.clock.now(),
+                deadline=None if deadline is None else deadline - GUARD,
+                messages_per_minute=self.desk.speed(),
+            )
+            if decided.stopped:
+                raise Stopped(
+                    f"The ramp stopped: {decided.reason}",
+                    where=f"{self.desk.incident.id}: campaign {held.id}, {len(people):,} people left",
+                    fix="find out why before more is sent, then run recover again",
+                )
+            if not decided.size:
+                return "no_time" if decided.no_time else "finished"
+            self._write_down(held, people[: decided.size], deadline, None)
+
+    def _write_down(
+        self, held: HeldCampaign, people: list[int], deadline: datetime | None, start_at: datetime | None
+    ) -> Step:
+        """Freeze for whom the next step is, then write down that it will be made."""
+        incident = self.desk.incident.id
+        number = len(self.steps(held.id)) + 1
+        file = f"catch-up-{held.id}-{number}.parquet"
+        digest = write_frozen(people_table(people), self.desk.folder / file)
+        crash_point("recover.step:frozen")
+        action = self.desk.journal.intend(
+            incident,
+            f"recover:catch-up:{held.id}:{number}",
+            kind=STEP_KIND,
+            target=f"campaign/{held.id}",
+            payload={
+                "campaign_id": held.id,
+                "step": number,
+                "file": file,
+                "digest": digest,
+                "people": len(people),
+                "list": f"mailstay catch-up {held.id} {incident} step {number}",
+                "name": f"{held.name} [catch-up {incident} step {number}]",
+                "deadline": iso(deadline),
+                "start_at": iso(start_at),
+            },
+            previous_state={},
+            undo={},
+            token=self.desk.token,
+        )
+        crash_point("recover.step:intended")
+        return Step.read(action)
+
+    def _run(self, held: HeldCampaign, step: Step) -> None:
+        """Bring a step to its end from wherever an earlier run left it."""
+        desk = self.desk
+        people = frozenset(read_people(desk, step.file, step.digest))
+        list_id = self._list(step)
+        self._fill(step, list_id, people)
+        campaign_id = self._campaign(held, step, list_id)
+        if desk.provider.campaign(campaign_id).status == "draft":
+            if late := self._too_late(len(people), step):
+                self._abandon(step, list_id, campaign_id, late)
+                return
+            self._withhold(held, step, list_id, people)
+            self._start(step, campaign_id)
+        if step.start_at is None:
+            self._watch(step, campaign_id)
+            desk.until_quiet([campaign_id])
+        sent = sum(1 for one in desk.provider.send_log(campaign_id) if one.status == "accepted")
+        self._complete(
+            step, {"campaign_id": campaign_id, "list_id": list_id, "people": len(people), "sent": sent}
+        )
+
+    def _complete(self, step: Step, result: dict[str, object]) -> None:
+        action = self.desk.journal.action(step.action.id)
+        if action.status == "unknown":
+            self.desk.journal.resolve_unknown(action.id, "done", result, token=self.desk.token)
+        else:
+            self.desk.journal.complete(action.id, result, token=self.desk.token)
+        crash_point("recover.step:done")
+
+    def _list(self, step: Step) -> int:
+        def found() -> Evidence | None:
+            one = self.desk.provider.find_list(step.list_name)
+            return {"list_id": one.id} if one else None
+
+        made = self.desk.make(
+            f"{step.key}:list",
+            "create_list",
+            f"list/{step.list_name}",
+            call=lambda: found() or self.desk.provider.create_list(step.list_name),
+            read_back=found,
+            undo={"action": "delete_list"},
+        )
+        return int(made["list_id"])
+
+    def _fill(self, step: Step, list_id: int, people: frozenset[int]) -> None:
+        # Once filled it is never filled again: that would undo an opt-out from this list.
+        if self.desk.is_done(f"{step.key}:people"):
+            return
+
+        def filled() -> Evidence | None:
+            there = {one.subscriber_id for one in self.desk.provider.memberships([list_id])}
+            if there - people:
+                raise Stopped(
+                    f"The list of a catch-up holds {len(there - people):,} people it was not made for",
+                    where=f"{self.desk.incident.id}: list {list_id}",
+                    fix="take them off the list, then run recover again",
+                )
+            return {"people": len(there)} if there == people else None
+
+        self.desk.make(
+            f"{step.key}:people",
+            "fill_list",
+            f"list/{step.list_name}",
+            call=lambda: self.desk.provider.add_to_list(list_id, people),
+            read_back=filled,
+            payload={"digest": step.digest, "people": len(people)},
+            undo={},
+        )
+
+    def _campaign(self, held: HeldCampaign, step: Step, list_id: int) -> int:
+        def found() -> Evidence | None:
+            one = self.desk.provider.find_campaign(step.campaign_name)
+            return {"campaign_id": one.id} if one else None
+
+        def create() -> object:
+            return found() or self.desk.provider.create_campaign(
+                copy_of=held.id,
+                name=step.campaign_name,
+                list_id=list_id,
+                tags=("mailstay", f"catch-up-of-{held.id}"),
+                step=step.number,
+                latest_useful_at=step.deadline,
+                send_at=step.start_at,
+            )
+
+        made = self.desk.make(
+            f"{step.key}:campaign",
+            "create_campaign",
+            f"campaign-named/{step.campaign_name}",
+            call=create,
+            read_back=found,
+            undo={},
+        )
+        return int(made["campaign_id"])
+
+    def _too_late(self, people: int, step: Step) -> str:
+        """Return why the step must not be started any more; empty if it is sure to be through in time."""
+        now = self.desk.clock.now()
+        if step.start_at is not None and step.start_at <= now:
+            return "its time passed while nobody was here to schedule it"
+        if step.deadline is None:
+            return ""
+        begin = max(now, step.start_at or now)
+        end = begin + timedelta(minutes=people / USABLE_SHARE / self.desk.speed())
+        return f"it would not be through by {step.deadline:%H:%M}" if end > step.deadline - GUARD else ""
+
+    def _abandon(self, step: Step, list_id: int, campaign_id: int, why: str) -> None:
+        """Take the list away, so that nobody starts the draft by mistake; its people stay in the ledger."""
+
+        def gone() -> Evidence | None:
+            return (
+                None if any(one.id == list_id for one in self.desk.provider.lists()) else {"list": "deleted"}
+            )
+
+        self.desk.make(
+            f"{step.key}:abandon",
+            "delete_list",
+            f"list/{step.list_name}",
+            call=lambda: self.desk.provider.delete_list(list_id),
+            read_back=gone,
+            undo={},
+        )
+        self._complete(step, {"campaign_id": campaign_id, "abandoned": why, "people": 0, "sent": 0})
+
+    def _withhold(self, held: HeldCampaign, step: Step, list_id: int, people: frozenset[int]) -> None:
+        """Take out whoever opted out since the list was made, at the shop or at the provider."""
+        out = self.witnesses.opted_out() & people
+        counts = {list_id, *held.list_ids}
+        out |= {
+            one.subscriber_id
+            for one in self.desk.provider.memberships_of_people_on(list_id)
+            if one.list_id in counts and not one.mailable
+        }
+        if not out:
+            return
+        asked = sorted(out)
+
+        def withheld() -> Evidence | None:
+            mailable = {
+                one.subscriber_id for one in self.desk.provider.memberships([list_id]) if one.mailable
+            }
+            return None if mailable & out else {"withheld": len(asked)}
+
+        digest = digest_of(asked)
+        self.desk.make(
+            f"{step.key}:withhold:{digest[:16]}",
+            "consent",
+            f"list/{step.list_name}",
+            call=lambda: self.desk.provider.set_unsubscribed(asked, counts),
+            read_back=withheld,
+            payload={"people": len(asked), "digest": digest},
+            undo={},
+        )
+
+    def _start(self, step: Step, campaign_id: int) -> None:
+        provider = self.desk.provider
+        later = step.start_at is not None
+        self.desk.make(
+            f"{step.key}:start",
+            "start",
+            f"campaign/{campaign_id}",
+            call=lambda: provider.reschedule(campaign_id) if later else provider.start(campaign_id),
+            read_back=lambda: self.desk.status_in(campaign_id, "scheduled", "running", "finished"),
+            previous={"status": "draft"},
+            undo={"action": "unschedule" if later else "pause"},
+        )
+
+    def _watch(self, step: Step, campaign_id: int) -> None:
+        """Look at a running step until it is over; cancel it when it would be late, does harm, or does not move."""
+        desk = self.desk
+        patience = timedelta(minutes=max(1, desk.plan.plan.detection.stalled_minutes))
+        last_sent, moved_at = -1, desk.clock.now()
+        while (now := desk.provider.campaign(campaign_id)).status not in OVER:
+            if now.status in ("paused", "draft"):
+                raise Stopped(
+                    "A catch-up campaign was stopped, by the provider or by a person",
+                    where=f"{desk.incident.id}: campaign {campaign_id}",
+                    fix="resume or cancel it at the provider, then run recover again",
+                )
+            at = desk.clock.now()
+            if now.sent != last_sent:
+                last_sent, moved_at = now.sent, at
+            self.witnesses.pass_on_new_opt_outs()
+            harm = limit_passed(desk.limits, [self.witnesses.harm(campaign_id, now.sent)])
+            stalled = at - moved_at > patience
+            if harm or stalled or (step.deadline is not None and at >= step.deadline - GUARD):
+                self._stop(step, campaign_id, harm or ("nothing moved" if stalled else "its deadline came"))
+                if stalled:
+                    raise Stopped(
+                        "The provider takes campaigns but sends nothing",
+                        where=f"{desk.incident.id}: campaign {campaign_id}",
+                        fix="it is not restored: wait, then run recover again",
+                    )
+                return
+            wait = TICK_SECONDS
+            if step.deadline is not None:
+                wait = min(wait, max(1.0, (step.deadline - GUARD - at).total_seconds()))
+            desk.keep_lease()
+            desk.clock.sleep(wait)
+
+    def _stop(self, step: Step, campaign_id: int, why: str) -> None:
+        self.desk.make(
+            f"{step.key}:stop",
+            "cancel",
+            f"campaign/{campaign_id}",
+            call=lambda: self.desk.provider.cancel(campaign_id),
+            read_back=lambda: self.desk.status_in(campaign_id, *OVER),
+            previous={"status": "running"},
+            undo={},
+        )
+        self.desk.journal.note(
+            self.desk.incident.id,
+            "catch_up",
+            f"catch-up campaign {campaign_id} was cancelled: {why}",
+            token=self.desk.token,
+        )
+
+    def _results(self) -> list[StepResult]:
+        """Return what became of all steps of this recovery, read anew: bounces and complaints come late."""
+        return [
+            self.witnesses.harm(int(step.action.result["campaign_id"]), int(step.action.result["sent"]))
+            for step in self.steps()
+            if step.done and int(step.action.result.get("sent", 0)) > 0
+        ]

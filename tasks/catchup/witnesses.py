@@ -1,0 +1,337 @@
+"""Asking every witness of one incident: who opted out, who was mailed. Gate and ledger come from here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from datetime import UTC
+from typing import Any, cast
+
+import pyarrow as pa
+
+from tasks.catchup.consent import ConsentFeed, Gate, consent_gate, latest_wish
+from tasks.catchup.desk import OVER, Desk, HeldCampaign, Stopped, iso, parse
+from tasks.catchup.journaled import Evidence
+from tasks.catchup.ledger import (
+    Ledger,
+    Outcome,
+    build_ledger,
+    evidence_of_events,
+    evidence_of_log,
+    evidence_table,
+    log_has_holes,
+    people_table,
+    read_frozen,
+    write_frozen,
+)
+from tasks.catchup.ramp import StepResult
+from tasks.catchup.shopfeed import read_consent_feed, read_receipts
+from tasks.catchup.steplist import steps_of
+from tasks.core import crash_point, digest_of
+from tasks.providers import ProviderEvent, Suppression
+
+
+class Witnesses:
+    """Everybody who knows something about the people of one incident."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.desk = desk
+        self._gate: Gate | None = None
+        self._events: dict[int, list[ProviderEvent]] = {}
+        self._snapshot: dict[tuple[str, tuple[int, ...]], list[tuple[Any, ...]]] = {}
+
+    # Consent ----------------------------------------------------------------------------------------------------
+
+    def gate(self) -> Gate:
+        """Return the consent gate, asking every witness the first time."""
+        if self._gate is None:
+            self._gate = self.pass_gate()
+        return self._gate
+
+    def pass_gate(self) -> Gate:
+        """Ask every witness of consent, give the provider the opt-outs it lacks, and return the gate.
+
+        Raises:
+            Stopped: the gate is red.
+        """
+        desk = self.desk
+        restored = desk.recall("restored") or {}
+        feed = self.feed()
+        gate = consent_gate(
+            feed=feed,
+            provider=desk.provider.suppressions(),
+            snapshot=self._snapshot_suppressions(),
+            now=desk.clock.now(),
+            needed_as_of=parse(restored.get("at")) or desk.clock.now(),
+            impact_started_at=desk.incident.timestamps.get("impact_started_at"),
+        )
+        if not gate.open:
+            raise Stopped(
+                f"The consent gate is red: {'; '.join(gate.closed_because)}",
+                where=desk.incident.id,
+                fix="make the shop's consent requests readable, then run recover again; nothing was resumed",
+            )
+        self._push(gate.to_push, gate.vanished)
+        desk.keep(
+            "consent",
+            {"at": iso(desk.clock.now()), "opted_out_since": gate.opted_out_since, "counts": gate.counts},
+        )
+        crash_point("recover.consent:open")
+        self._gate = gate
+        return gate
+
+    def feed(self) -> ConsentFeed:
+        """Read the shop's consent requests; a feed that cannot be read says so."""
+        shop = self.desk.settings.shop
+        if shop is None:
+            return ConsentFeed(None, error="the plan names no shop for this provider")
+        return read_consent_feed(self.desk.plan.source_url(shop), self.desk.clock)
+
+    def opted_out(self) -> set[int]:
+        """Return whose last wish, as the shop knows it now, is not to be mailed.
+
+        Raises:
+            Stopped: the feed cannot be read any more.
+        """
+        feed = self.feed()
+        if feed.error:
+            raise Stopped(
+                f"The consent feed cannot be read any more: {feed.error}",
+                where=self.desk.incident.id,
+                fix="make it readable, then run recover again",
+            )
+        return {who for who, wish in latest_wish(feed.requests).items() if wish.kind == "unsubscribe"}
+
+    def pass_on_new_opt_outs(self) -> None:
+        """Tell the provider who opted out since the gate was passed: it looks before it fetches a batch."""
+        if self.opted_out() - self.gate().to_push:
+            self._gate = self.pass_gate()
+
+    def _push(self, opted_out: Iterable[int], vanished: Iterable[tuple[int, int | None]]) -> None:
+        """Unsubscribe at the provider whoever opted out and is still mailable there, and read it back."""
+        vanished = set(vanished)
+        everywhere = set(opted_out) | {who for who, on in vanished if on is None}
+        if not everywhere and not vanished:
+            return
+
+        def lacking() -> dict[int, set[int]]:
+            found: dict[int, set[int]] = {}
+            for one in self.desk.provider.memberships():
+                pair = (one.subscriber_id, one.list_id)
+                if one.mailable and (one.subscriber_id in everywhere or pair in vanished):
+                    found.setdefault(one.list_id, set()).add(one.subscriber_id)
+            return found
+
+        todo = lacking()
+        if not todo:
+            return
+        asked = sorted((who, on) for on, people in todo.items() for who in people)
+
+        def push() -> None:
+            for on, people in sorted(todo.items()):
+                self.desk.provider.set_unsubscribed(people, [on])
+                crash_point("recover.consent:pushed")
+
+        def in_place() -> Evidence | None:
+            still = {(who, on) for on, people in lacking().items() for who in people}
+            return None if still & set(asked) else {"pushed": len(asked), "at": iso(self.desk.clock.now())}
+
+        digest = digest_of(asked)
+        self.desk.make(
+            f"recover:consent:{digest[:16]}",
+            "consent",
+            "subscribers",
+            call=push,
+            read_back=in_place,
+            payload={"memberships": len(asked), "digest": digest},
+            previous={"status": "confirmed"},
+            undo={},
+        )
+
+    # Messages ---------------------------------------------------------------------------------------------------
+
+    def stock(self, held: HeldCampaign) -> Ledger:
+        """Return the ledger of `held` now, its catch-up campaigns and every witness united, and freeze it."""
+        desk = self.desk
+        family = desk.family(held.id)
+        ids = [held.id, *(one.id for one in family)]
+        log = [record for number in ids for record in desk.provider.send_log(number)]
+        others = pa.concat_tables(
+            [
+                *(evidence_of_events(self.events_of(number)) for number in ids),
+                self._receipts(ids),
+                self._snapshot_messages(held.id),
+            ]
+        )
+        counters = {one.id: one.sent for one in [desk.provider.campaign(held.id), *family]}
+        # In a snapshot a catch-up counts as its original: compare people, not campaigns, where it is the witness.
+        trusted = not log_has_holes(log, _as_seen(others, log), sent_by_counter=counters)
+        audience = self.audience(held)
+        closed = desk.recall(f"closed/{held.id}")
+        ending: dict[int, tuple[Outcome, str]] = {}
+        if closed:
+            verdict = (cast(Outcome, closed["outcome"]), str(closed["reason"]))
+            ending = dict.fromkeys(set(audience) - self.committed(held.id), verdict)
+        ledger = build_ledger(
+            held.id,
+            audience=audience,
+            evidence=[evidence_of_log(log), others],
+            suppressed=self.gate().blocked_for(held.list_ids),
+            closed=ending,
+            log_trusted=trusted,
+        )
+        path = desk.folder / f"ledger-{held.id}.parquet"
+        digest = write_frozen(ledger.table, path)
+        crash_point("recover.ledger:frozen")
+        self.note_ledger(
+            held.id,
+            {
+                "path": str(path),
+                "digest": digest,
+                "counts": ledger.counts(),
+                "audience": ledger.table.num_rows,
+                "planned_at": iso(held.planned_at),
+                "kind": held.kind,
+                "name": held.name,
+                "at": iso(desk.clock.now()),
+            },
+        )
+        return ledger
+
+    def committed(self, campaign_id: int) -> set[int]:
+        """Return the people of steps that the provider is to start itself and has not ended yet."""
+        found: set[int] = set()
+        for step in steps_of(self.desk, campaign_id):
+            if step.done and step.start_at is not None and "abandoned" not in step.action.result:
+                status = self.desk.provider.campaign(int(step.action.result["campaign_id"])).status
+                if status not in OVER:
+                    found |= set(read_people(self.desk, step.file, step.digest))
+        return found
+
+    def note_ledger(self, campaign_id: int, facts: dict[str, Any]) -> None:
+        """Add `facts` to what the journal says of a campaign's ledger."""
+        key = f"ledger/{self.desk.incident.id}"
+        known = self.desk.journal.get_state(key) or {"campaigns": {}}
+        entry = known["campaigns"].get(str(campaign_id), {})
+        known["campaigns"][str(campaign_id)] = entry | facts
+        self.desk.journal.put_state(key, known, incident_id=self.desk.incident.id)
+
+    def audience(self, held: HeldCampaign) -> list[int]:
+        """Return whom the original was meant for, frozen the first time it is asked."""
+        desk, name = self.desk, f"audience/{held.id}"
+        known = desk.recall(name)
+        if known is None:
+            people = sorted(
+                {
+                    one.subscriber_id
+                    for one in desk.provider.memberships(held.list_ids)
+                    if one.was_due(held.planned_at)
+                }
+            )
+            path = desk.folder / f"audience-{held.id}.parquet"
+            known = {"file": path.name, "digest": write_frozen(people_table(people), path)}
+            desk.keep(name, known)
+        return read_people(desk, known["file"], known["digest"])
+
+    def events_of(self, campaign_id: int) -> list[ProviderEvent]:
+        """Return all events of a campaign, asking only for those that came since the last look."""
+        known = self._events.setdefault(campaign_id, [])
+        after = known[-1].event_id if known else 0
+        known.extend(self.desk.provider.events(after_id=after, campaign_id=campaign_id))
+        return known
+
+    def harm(self, campaign_id: int, accepted: int) -> StepResult:
+        """Return the bounces and complaints that `accepted` messages of a campaign have brought so far."""
+        events = self.events_of(campaign_id)
+        return StepResult(
+            size=accepted,
+            accepted=accepted,
+            bounced=len({one.subscriber_id for one in events if one.type == "bounce"}),
+            complaints=len({one.subscriber_id for one in events if one.type == "complaint"}),
+        )
+
+    def engagement(self, campaign_ids: Iterable[int]) -> dict[int, int]:
+        """Return how often each subscriber opened or clicked one of these campaigns."""
+        found: dict[int, int] = {}
+        for number in campaign_ids:
+            for one in self.events_of(number):
+                if one.type in ("open", "click"):
+                    found[one.subscriber_id] = found.get(one.subscriber_id, 0) + 1
+        return found
+
+    def _receipts(self, campaign_ids: list[int]) -> pa.Table:
+        shop = self.desk.settings.shop
+        return (
+            evidence_table([])
+            if shop is None
+            else read_receipts(self.desk.plan.source_url(shop), campaign_ids)
+        )
+
+    # The snapshot -----------------------------------------------------------------------------------------------
+
+    def _snapshot_suppressions(self) -> list[Suppression] | None:
+        rows = self._ask_snapshot(
+            "SELECT s.subscriber_id, CASE WHEN s.status = 'enabled' THEN m.list_id END AS list_id"
+            " FROM canonical.subscribers s LEFT JOIN canonical.memberships m USING (subscriber_id)"
+            " WHERE s.status <> 'enabled' OR m.status = 'unsubscribed'"
+            " UNION SELECT subscriber_id, NULL FROM canonical.suppressions"
+            " WHERE reason IN ('hard_bounce', 'complaint')"
+        )
+        if rows is None:
+            return None
+        return [Suppression(who, "manual" if on is None else "unsubscribed", on) for who, on in rows]
+
+    def _snapshot_messages(self, campaign_id: int) -> pa.Table:
+        rows = self._ask_snapshot(
+            "SELECT campaign_id, subscriber_id, outcome, attempted_at FROM canonical.messages"
+            " WHERE campaign_id = ? AND outcome IN ('accepted', 'bounced')",
+            campaign_id,
+        )
+        return evidence_table(
+            (campaign, who, outcome, at.replace(tzinfo=at.tzinfo or UTC), "snapshot")
+            for campaign, who, outcome, at in rows or ()
+        )
+
+    def _ask_snapshot(self, query: str, *values: int) -> list[tuple[Any, ...]] | None:
+        """Return what the provider's last valid snapshot answers; None where there is none."""
+        from tasks.snapshots import Store, canonical_views, connect
+
+        asked = (query, values)
+        if asked in self._snapshot:
+            return self._snapshot[asked]
+        plan, name = self.desk.plan, self.desk.settings.source
+        mapping = plan.plan.sources[name].mapping if name else "none"
+        if name is None or mapping == "none":
+            return None
+        store = Store.open(plan.store_url(), public_key=plan.plan.store.public_key)
+        latest = store.latest(name, state="valid")
+        if latest is None:
+            return None
+        connection = connect(store, {"provider": latest.snapshot_id})
+        try:
+            canonical_views(connection, "provider", mapping)
+            self._snapshot[asked] = connection.execute(query, list(values)).fetchall()
+        finally:
+            connection.close()
+        return self._snapshot[asked]
+
+
+def read_people(desk: Desk, file: str, digest: str) -> list[int]:
+    """Return the subscriber ids of a frozen file, in its order.
+
+    Raises:
+        CatchupError: the file is gone or is not the one that the journal names.
+    """
+    ids: list[int] = read_frozen(desk.folder / file, digest)["subscriber_id"].to_pylist()
+    return ids
+
+
+def _as_seen(others: pa.Table, log: Iterable[Any]) -> pa.Table:
+    """Return `others` without what only a snapshot says about somebody whom the log knows by another campaign."""
+    logged = {one.subscriber_id for one in log}
+    keep = [
+        witness != "snapshot" or who not in logged
+        for witness, who in zip(
+            others["witness"].to_pylist(), others["subscriber_id"].to_pylist(), strict=True
+        )
+    ]
+    return others.filter(pa.array(keep, pa.bool_()))
