@@ -77,7 +77,7 @@ class ParquetSpool:
         self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None
     ) -> None:
         if kind is None:
-            self._write_group()
+            self._write_waiting(self._waiting_rows)
             if not self.objects or self._writer is not None:
                 self._finish_object()  # an empty table has one object too: its schema stays readable
         elif self._sink is not None:
@@ -87,34 +87,40 @@ class ParquetSpool:
     def write(self, batch: pa.RecordBatch) -> None:
         """Add the rows of `batch`."""
         self.rows += batch.num_rows
-        for part in _parts(batch):
+        for part in _parts(batch, self._group_bytes):
             self._waiting.append(part)
             self._waiting_rows += part.num_rows
             self._waiting_bytes += part.nbytes
-            if self._waiting_rows >= ROW_GROUP_ROWS or self._waiting_bytes >= self._group_bytes:
-                self._write_group()
+            if self._waiting_bytes >= self._group_bytes:
+                self._write_waiting(self._waiting_rows)
+            while self._waiting_rows >= ROW_GROUP_ROWS:
+                self._write_waiting(ROW_GROUP_ROWS)
 
     @property
     def _group_bytes(self) -> int:
         return min(_GROUP_BYTES, self._room // 4)
 
-    def _write_group(self) -> None:
-        if not self._waiting:
+    def _write_waiting(self, rows: int) -> None:
+        """Write the first `rows` waiting rows as one row group (or as few as its limit allows)."""
+        if not rows:
             return
         table = pa.Table.from_batches(self._waiting, self._schema)
-        self._waiting, self._waiting_rows, self._waiting_bytes = [], 0, 0
-        for start in range(0, table.num_rows, ROW_GROUP_ROWS):
-            group = table.slice(start, ROW_GROUP_ROWS)
-            writer = self._open(group)
-            writer.write_table(group, row_group_size=ROW_GROUP_ROWS)
-            crash_point("spool.row_group")
-            self._first = group.slice(0, 1) if self._first is None else self._first
-            self._last = group.slice(group.num_rows - 1)
-            self._object_rows += group.num_rows
-            assert self._sink is not None
-            # Uncompressed data is the worst case: the next group fits for certain, page headers and footer too.
-            if self._sink.tell() + 2 * self._group_bytes > self._room:
-                self._finish_object()
+        for start in range(0, rows, ROW_GROUP_ROWS):
+            self._write_group(table.slice(start, min(ROW_GROUP_ROWS, rows - start)))
+        self._waiting = table.slice(rows).to_batches()
+        self._waiting_rows -= rows
+        self._waiting_bytes = sum(batch.nbytes for batch in self._waiting)
+
+    def _write_group(self, group: pa.Table) -> None:
+        self._open(group).write_table(group, row_group_size=ROW_GROUP_ROWS)
+        crash_point("spool.row_group")
+        self._first = group.slice(0, 1) if self._first is None else self._first
+        self._last = group.slice(group.num_rows - 1)
+        self._object_rows += group.num_rows
+        assert self._sink is not None
+        # As large as it may be uncompressed, the next group fits for certain, page headers and footer too.
+        if self._sink.tell() + 2 * self._group_bytes > self._room:
+            self._finish_object()
 
     def _open(self, sample: pa.Table | None) -> pq.ParquetWriter:
         if self._writer is None:
@@ -253,14 +259,14 @@ class _HashingFile:
         return False
 
 
-def _parts(batch: pa.RecordBatch) -> Iterator[pa.RecordBatch]:
+def _parts(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
     """Cut a batch of very wide rows, so that one row group stays small."""
-    if batch.nbytes <= _GROUP_BYTES or batch.num_rows == 1:
+    if batch.nbytes <= limit or batch.num_rows == 1:
         yield batch
         return
     half = batch.num_rows // 2
     for part in (batch.slice(0, half), batch.slice(half)):
-        yield from _parts(part)
+        yield from _parts(part, limit)
 
 
 def _repeats(column: pa.ChunkedArray) -> bool:
