@@ -97,7 +97,7 @@ def test_an_event_proves_what_it_says(kind, outcome) -> None:
 
 
 def test_a_log_that_lacks_what_a_webhook_saw_has_holes() -> None:
-    log = evidence_table([sign(7, "accepted")])
+    log = [SendRecord(1, 7, "accepted", AT)]
     seen = evidence_table([sign(8, "delivered", witness="webhook")])
     nothing = evidence_table([])
     assert log_has_holes(log, seen, sent_by_counter={})
