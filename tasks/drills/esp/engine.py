@@ -188,7 +188,7 @@ class Engine:
     # Time -------------------------------------------------------------------------------------------------------
 
     def _step(self, target: int) -> None:
-        if self._pipes:
+        if self._busy():
             boundary = min(target, self._now - self._now % _SCAN + _SCAN)
         else:
             due = self._next_due()
@@ -201,18 +201,23 @@ class Engine:
             self._scan(grid)
         self._now = boundary
 
+    def _busy(self) -> bool:
+        """Whether the next scan may differ from this one: something is sent, or was and is not yet written."""
+        held = "hard_down" in self.faults or "stalled" in self.faults
+        return any(pipe.stopped or pipe.sent or not held for pipe in self._pipes.values())
+
     def _next_due(self) -> int | None:
         """Return when the scanner next finds something to start."""
         with self._connection.begin():
             rows = self._connection.execute(
-                sa.select(CAMPAIGNS.c.status, CAMPAIGNS.c.send_at).where(
+                sa.select(CAMPAIGNS.c.id, CAMPAIGNS.c.status, CAMPAIGNS.c.send_at).where(
                     CAMPAIGNS.c.status.in_(("running", "scheduled"))
                 )
             ).all()
         moments = [
             self._now if row.status == "running" else _micros(row.send_at.replace(tzinfo=UTC))
             for row in rows
-            if row.status == "running" or row.send_at is not None
+            if row.id not in self._pipes and (row.status == "running" or row.send_at is not None)
         ]
         return min(moments, default=None)
 

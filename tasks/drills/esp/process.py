@@ -156,10 +156,10 @@ class SimulatedEsp:
         wait_for_line(self._process, "the simulated ESP", log)
         self._show()
 
-    def kill(self) -> None:
-        """Kill the process with SIGKILL and reap it."""
+    def kill(self, at: datetime | None = None) -> None:
+        """Kill the process with SIGKILL and reap it; `at` is the drill's time, the clock's if None."""
         if self._process is not None and self.alive:
-            self._died_at = self.clock.now()
+            self._died_at = at or self.clock.now()
             self._process.send_signal(signal.SIGKILL)
         self._reap()
         self._show()
