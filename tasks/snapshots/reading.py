@@ -94,7 +94,7 @@ def _statements(text: str) -> list[tuple[str, set[str], str]]:
     for block in text.split("-- canonical: ")[1:]:
         head, _, query = block.partition("\n")
         table, _, needed = head.partition(" from ")
-        found.append((table.strip(), {one.strip() for one in needed.split(",")}, query.strip().rstrip(";")))
+        found.append((table.strip(), {one.strip() for one in needed.split(",")}, query.partition(";\n")[0]))
     return found
 
 
