@@ -1,0 +1,119 @@
+"""The flow `recover` on a real Prefect server: held where it must be, resolved in the end, told to people."""
+
+import importlib.util
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from tasks.incidents import Journal
+
+pytestmark = pytest.mark.integration
+HOUR = timedelta(hours=1)
+
+
+def _bench_module():
+    path = Path(__file__).parents[1] / "catchup" / "conftest.py"
+    spec = importlib.util.spec_from_file_location("recovery_bench", path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[spec.name] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+new_bench = _bench_module().new_bench
+
+
+@pytest.fixture
+def bench(new_bench):
+    return new_bench(people=60)
+
+
+def run(bench, **options):
+    from flows.recover import recover
+
+    return recover(plan=str(bench.plan_path), name="desk", **options)
+
+
+def test_without_an_answer_it_ends_as_held_and_after_one_it_goes_on(bench, prefect_server) -> None:
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    held = run(bench, approval="ask")
+    assert held.state == "held"
+    assert "not agreed to" in held.reason
+    assert bench.mailed()[number] == []
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        [approval] = journal.approvals(incident)
+        assert approval.actions[0]["kind"] == "catch_up"
+        journal.answer_approval(approval.id, "approved", "Ada", False, "cli")
+    done = run(bench, approval="ask")
+    assert done.state == "resolved"
+    assert done.outcomes["delivered"] + done.outcomes["accepted"] == 60
+    bench.judge(bench.ledgers(incident))
+
+
+def test_the_policy_lets_a_whole_recovery_through_and_people_are_told(bench, prefect_server) -> None:
+    sale = bench.campaign("Sale", kind="sale", at=HOUR, deadline=2 * HOUR)
+    news = bench.campaign("News", at=HOUR)
+    incident = bench.respond(sale, news, impact_hours_ago=0.5)
+    bench.clock.advance(3 * HOUR)
+    bench.opt_out(5)
+    done = run(bench, approval="policy")
+    assert (done.state, done.opted_out, done.unknown) == ("resolved", 1, "")
+    assert {one["campaign_id"]: one["done"] for one in done.campaigns} == {sale: "dropped", news: "caught_up"}
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        times = journal.timestamps(incident)
+        assert journal.incident(incident).state == "resolved"
+        assert times["impact_started_at"] < times["mitigated_at"] <= times["resolved_at"]
+        [told] = journal.communications(incident)
+        assert (told.status, told.promised_next_at) == ("sent", None)
+    [mail] = (bench.folder / "outbox").glob("**/*.eml")
+    assert "shop.example" not in mail.read_text()
+    bench.judge(bench.ledgers(incident))
+
+
+def test_a_green_status_page_does_not_make_a_dead_provider_restored(bench, prefect_server) -> None:
+    bench.campaign("News", at=HOUR)
+    incident = bench.respond()
+    bench.esp.fault("status_green")
+    bench.esp.fault("hard_down", mode="503")
+    held = run(bench, approval="policy")
+    assert held.state == "held"
+    assert "not back" in held.reason
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        assert journal.incident(incident).state == "investigating"
+        assert "mitigated_at" not in journal.timestamps(incident)
+
+
+def test_a_campaign_the_plan_asks_about_waits_for_a_person_even_under_the_policy(
+    bench, prefect_server
+) -> None:
+    bench.write_plan(lateness={"newsletter": {"useful_for_minutes": 600, "when_late": "needs_approval"}})
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    assert run(bench, approval="policy").state == "held"
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        [approval] = journal.approvals(incident)
+        journal.answer_approval(approval.id, "rejected", "Ada", False, "cli")
+    done = run(bench, approval="policy")
+    assert (done.state, done.outcomes["dropped"]) == ("resolved", 60)
+    assert bench.mailed()[number] == []
+
+
+def test_two_runs_do_not_recover_at_once(bench, prefect_server) -> None:
+    from tasks.incidents import LeaseHeld
+
+    incident = bench.respond(bench.campaign("News", at=HOUR))
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        lease = journal.lease(incident, "somebody else", HOUR)
+        with pytest.raises(LeaseHeld, match="somebody else"):
+            run(bench, approval="policy")
+        journal.release(lease)
+
+
+def test_without_an_open_incident_it_says_what_to_do(bench, prefect_server) -> None:
+    with pytest.raises(Exception, match="No incident is open"):
+        run(bench, approval="policy")
