@@ -99,18 +99,19 @@ class Sink:
         self.stop()
 
 
-def read_mailbox(path: Path, offset: int = 0) -> Iterator[Mail]:
-    """Yield the messages of a mailbox file from byte `offset` on."""
-    with path.open("rb") as lines:
-        lines.seek(offset)
-        for line in lines:
-            one = json.loads(line)
-            yield Mail(
-                one["campaign_id"],
-                one["subscriber_id"],
-                datetime.fromisoformat(one["received_at"]),
-                one["order"],
-            )
+def read_mailbox(path: Path, offset: int = 0, end: int = -1) -> Iterator[Mail]:
+    """Yield the messages of a mailbox file between two byte offsets (by default all of them)."""
+    with path.open("rb") as file:
+        file.seek(offset)
+        content = file.read(-1 if end < 0 else end - offset)
+    for line in content.splitlines():
+        one = json.loads(line)
+        yield Mail(
+            one["campaign_id"],
+            one["subscriber_id"],
+            datetime.fromisoformat(one["received_at"]),
+            one["order"],
+        )
 
 
 class _Handler:

@@ -7,7 +7,6 @@ time.
 
 from __future__ import annotations
 
-import os
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +23,7 @@ import sqlalchemy as sa
 import yaml
 
 from tasks.core import DrivenClock, Progress, SilentProgress, sha256_hex
-from tasks.drills.bulk import load
+from tasks.drills.bulk import load, reset_sequences
 from tasks.drills.calendar import (
     NEWSLETTER,
     SALE_ALERTS,
@@ -358,9 +357,8 @@ class World:
         self._start_servers(start, esp_at)
         self._write_plan(shop_at if shop_url else None, journal_url, esp_at if esp_url else None)
         self._worked = start
-        self._thread = threading.Thread(target=self._follow, daemon=True, name="world")
         ready = threading.Event()
-        self._ready = ready
+        self._thread = threading.Thread(target=self._follow, args=(ready,), daemon=True, name="world")
         self._thread.start()
         ready.wait(_WAIT_FOR_WORLD)
 
@@ -391,7 +389,7 @@ class World:
             receipts = past.receipts.append_column("received_at", past.receipts.column("occurred_at"))
             numbers = pa.array(np.arange(1, receipts.num_rows + 1), pa.int64())
             load(connection, WEBHOOK_RECEIPTS, receipts.append_column("receipt_id", numbers))
-            _reset_shop_sequences(connection)
+            reset_sequences(connection, METADATA)
         coming = past.orders.filter(pa.array(when >= cut))
         zoned = coming.column("ordered_at").cast(pa.timestamp("us", "UTC"))
         coming = coming.set_column(coming.schema.get_field_index("ordered_at"), "ordered_at", zoned)
@@ -535,9 +533,9 @@ class World:
 
     # Following the clock ----------------------------------------------------------------------------------------
 
-    def _follow(self) -> None:
+    def _follow(self, ready: threading.Event) -> None:
         with self.clock.follow("world") as follower:
-            self._ready.set()
+            ready.set()
             try:
                 while not self._stop.is_set():
                     now = self.clock.now()
@@ -572,7 +570,7 @@ class World:
         size = self.sink.mailbox.stat().st_size
         if size == self._mailbox_offset:
             return
-        arrived = list(read_mailbox(self.sink.mailbox, self._mailbox_offset))
+        arrived = list(read_mailbox(self.sink.mailbox, self._mailbox_offset, size))
         self._mailbox_offset = size
         for campaign_id in sorted({mail.campaign_id for mail in arrived}):
             original = self._original(campaign_id)
@@ -801,12 +799,6 @@ def _customers(shop: sa.Engine) -> pa.Table:
     return pa.Table.from_pylist([dict(row._mapping) for row in rows])
 
 
-def _reset_shop_sequences(connection: sa.Connection) -> None:
-    from tasks.drills.bulk import reset_sequences
-
-    reset_sequences(connection, METADATA)
-
-
 def _plan(
     *,
     esp: SimulatedEsp,
@@ -818,7 +810,7 @@ def _plan(
     esp_source: dict[str, str],
 ) -> dict[str, Any]:
     """Return the content of the world's plan: every key of `data/plan.example.yaml`."""
-    expectations = Path(os.path.relpath(REPOSITORY / "data" / "expectations")).resolve()
+    expectations = REPOSITORY / "data" / "expectations"
     return {
         "version": 1,
         "name": "Example Shop (simulated)",

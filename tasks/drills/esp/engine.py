@@ -363,7 +363,9 @@ class Engine:
         with self._connection.begin():
             self._connection.execute(again, rows)
         outcomes = [
-            self._hand_over_one(slot, pipe, subscriber, email, last=place == len(chunk) - 1)
+            self._hand_over_one(
+                slot, pipe, subscriber, email, may_die=place < len(chunk) - 1 or len(chunk) == 1
+            )
             for place, (slot, pipe, subscriber, email) in enumerate(chunk)
         ]
         happened = []
@@ -406,7 +408,7 @@ class Engine:
             self._expect(delivered)
 
     def _hand_over_one(
-        self, slot: int, pipe: _Pipe, subscriber: int, email: str, *, last: bool
+        self, slot: int, pipe: _Pipe, subscriber: int, email: str, *, may_die: bool
     ) -> int | None:
         """Return the SMTP code; None when the message is said to be accepted and goes nowhere."""
         share = self.faults.get("partial", "share", 0.0)
@@ -421,10 +423,9 @@ class Engine:
             )
         )
         self._handed += 1
-        if "kill_mid_batch" in self.faults:
-            due = self._handed - self._kill_from >= self.faults.get("kill_mid_batch", "after", 0)
-            if due and (not last or self.settings.chunk == 1 or self.settings.messages_per_minute < 24):
-                self._die(slot, pipe.campaign_id)
+        after = self.faults.get("kill_mid_batch", "after", None)
+        if after is not None and may_die and self._handed - self._kill_from >= after:
+            self._die(slot, pipe.campaign_id)
         return code
 
     def _die(self, slot: int, campaign_id: int) -> None:

@@ -201,12 +201,15 @@ class SimulatedEsp:
         if not self.alive:
             return False
         try:
-            self._control.post("/tick", json={"until": moment.isoformat()}).raise_for_status()
-        except httpx.HTTPError:
-            if self._process is not None:
-                self._process.wait(30)
+            answer = self._control.post("/tick", json={"until": moment.isoformat()})
+        except httpx.TransportError:
+            ended = self._process.wait(30) if self._process is not None else None
             self._show()
-            return False
+            if ended == -signal.SIGKILL:
+                return False
+            raise DrillError("The simulated ESP broke", where=str(self.folder / "esp.log")) from None
+        if not answer.is_success:
+            raise DrillError("The simulated ESP broke", where=str(self.folder / "esp.log"))
         return True
 
     @property

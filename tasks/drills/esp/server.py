@@ -81,14 +81,19 @@ def serve(configuration: Configuration) -> None:
     control.start()
     if not _refuses(faults):
         api.start()
-    print("ready", flush=True)  # noqa: T201
     if configuration.follow:
         _follow(engine, DrivenClock(configuration.clock))
+    _say_ready()
     threading.Event().wait()
+
+
+def _say_ready() -> None:
+    print("ready", flush=True)  # noqa: T201
 
 
 def _follow(engine: Engine, clock: DrivenClock) -> None:
     with clock.follow("esp") as follower:
+        _say_ready()
         while True:
             now = clock.now()
             if now > engine.now:
