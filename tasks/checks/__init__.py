@@ -1,5 +1,6 @@
 """Contracts of tables, the checks compiled from them, and the gate that makes a snapshot valid or quarantined."""
 
+from tasks.checks.checking import last_good_before, mark_snapshot, run_checks
 from tasks.checks.contracts import Column, Contract
 from tasks.checks.errors import ChecksError, ContractError
 from tasks.checks.findings import CheckFinding, CheckReport, Outcome, Severity
@@ -23,6 +24,9 @@ __all__ = [
     "Severity",
     "contract_schema",
     "default_contracts",
+    "last_good_before",
     "lint_contract",
     "load_contracts",
+    "mark_snapshot",
+    "run_checks",
 ]

@@ -165,6 +165,12 @@ class ForeignKeyRule(_Rule):
         return self
 
 
+class UniqueTogether(_Rule):
+    """No combination of values occurs twice; a row that lacks one of them is not compared."""
+
+    columns: list[str] = Field(min_length=2, description="The columns; for one column use its `unique`.")
+
+
 class RowRule(_RowRule):
     """A condition on the columns of one row, as in a CHECK constraint: unknown (null) passes."""
 
@@ -203,6 +209,9 @@ class Contract(_Part):
     )
     rows: Rows = Field(Rows(), description="How many rows there must be.")
     foreign_keys: list[ForeignKeyRule] = Field(default=[], description="References to other tables.")
+    unique_together: list[UniqueTogether] = Field(
+        default=[], description="Combinations of columns that occur once, beside the primary key."
+    )
     row_rules: list[RowRule] = Field(default=[], description="Conditions on the columns of one row.")
     adds_up: list[AddsUp] = Field(default=[], description="Sums that agree with another table.")
 

@@ -163,6 +163,9 @@ def _lint(read: _Read, known: Mapping[str, Contract]) -> Iterator[ContractProble
         for name in key.columns:
             yield from _has_column(read, contract, [*where, "columns"], name)
         yield from _has_columns(read, known, [*where, "references"], key.references, key.referred)
+    for index, together in enumerate(contract.unique_together):
+        for name in together.columns:
+            yield from _has_column(read, contract, ["unique_together", index, "columns"], name)
     names: set[str] = set()
     for group in ("row_rules", "adds_up"):
         for index, rule in enumerate(getattr(contract, group)):

@@ -1,0 +1,416 @@
+"""Running the compiled rules on a snapshot's Parquet files, and telling what came out without personal data."""
+
+from __future__ import annotations
+
+import re
+import tempfile
+import time
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from tasks.checks.contracts import Contract
+from tasks.checks.docs import write_docs
+from tasks.checks.errors import ChecksError
+from tasks.checks.findings import CheckFinding, CheckReport
+from tasks.checks.gate import date_back, decide, explain, worst_first
+from tasks.checks.rules import TYPE_FAMILIES, Rule, TableFigures, compile_rules, quote
+from tasks.core import mask_addresses, plural
+
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+    from tasks.checks.engine import DuckDBExecutionEngine
+
+_SAMPLES = 5
+_LONGEST_KEY = 40
+_ANY_TYPE = {"exists", "type", "not_null", "primary_key", "unique", "format", "allowed"}
+_CASTABLE: dict[str, str] = {
+    "integer": "BIGINT",
+    "decimal": "DECIMAL(38, 9)",
+    "number": "DOUBLE",
+    "boolean": "BOOLEAN",
+    "timestamp": "TIMESTAMP",
+    "date": "DATE",
+}
+# SUMMARY with a count of 0 is the one format in which no kind of expectation quotes a value.
+_RESULT_FORMAT = {"result_format": "SUMMARY", "partial_unexpected_count": 0}
+
+
+@dataclass(frozen=True)
+class TableData:
+    """One table of a snapshot: its files, and what the manifest says of it.
+
+    Attributes:
+        files: its Parquet files, already proven to be what the manifest names; may be empty.
+        source_rows: the rows its source counted at the consistency point.
+        schema: its Arrow schema; needed where there is no file.
+        previous_rows: the rows it had in the last valid snapshot; None if there is none.
+    """
+
+    files: tuple[str, ...]
+    source_rows: int
+    schema: pa.Schema | None = None
+    previous_rows: int | None = None
+
+
+@dataclass(frozen=True)
+class SnapshotData:
+    """All that checking needs to know of a snapshot.
+
+    Attributes:
+        snapshot_id: its name.
+        consistency_at: the moment it shows; the future begins there.
+        tables: its tables by name.
+        history: the checked snapshots before it, newest first, each with the rules it broke; read lazily.
+        last_good: the newest valid snapshot before it; empty if there is none.
+        damaged: tables whose files are not what the manifest names, and what is wrong with them; not in `tables`.
+    """
+
+    snapshot_id: str
+    consistency_at: datetime
+    tables: Mapping[str, TableData]
+    history: Iterable[tuple[str, set[str]]] = ()
+    last_good: str = ""
+    damaged: Mapping[str, str] = field(default_factory=dict)
+
+
+def check_data(
+    data: SnapshotData, contracts: Mapping[str, Contract], *, at: datetime, docs_folder: Path | None = None
+) -> CheckReport:
+    """Hold the tables of a snapshot against their contracts.
+
+    Args:
+        data: the snapshot.
+        contracts: the contract of each table.
+        at: when this check is made (UTC), as the Data Docs show it.
+        docs_folder: where to write the Data Docs; anything in it is replaced. None: nowhere.
+
+    Raises:
+        ChecksError: there is no contract, or no table of the snapshot has one: nothing would be checked.
+    """
+    if not set(contracts) & {*data.tables, *data.damaged}:
+        raise ChecksError(
+            "No table of the snapshot has a contract",
+            where=data.snapshot_id,
+            fix="name the folder of this source's contracts in the plan (sources.….contracts)",
+        )
+    started = time.monotonic()
+    with tempfile.TemporaryDirectory(prefix="mailstay-checks-") as scratch:
+        run = _Run(data, contracts, at, Path(scratch))
+        try:
+            run.everything()
+            docs = write_docs(run.context, docs_folder) if docs_folder is not None else ""
+        finally:
+            run.close()
+    findings = worst_first(date_back(run.findings, data.snapshot_id, data.history))
+    return CheckReport(
+        snapshot_id=data.snapshot_id,
+        outcome=decide(findings),
+        findings=findings,
+        checks=run.checks,
+        seconds=round(time.monotonic() - started, 3),
+        reason=explain(data.snapshot_id, findings, run.checks, data.last_good),
+        unexercised=sorted(run.unexercised),
+        last_good=data.last_good,
+        docs=docs,
+    )
+
+
+class _Run:
+    def __init__(
+        self, data: SnapshotData, contracts: Mapping[str, Contract], at: datetime, scratch: Path
+    ) -> None:
+        from tasks.checks import engine, suites
+
+        self.data = data
+        self.contracts = contracts
+        self.at = at.astimezone(UTC)
+        self.suites = suites
+        self.findings: list[CheckFinding] = []
+        self.unexercised: list[str] = []
+        self.checks = 0
+        files = {
+            name: list(table.files) or [_empty_file(name, table, scratch)]
+            for name, table in data.tables.items()
+        }
+        self.context, self.source = suites.open_context(data.snapshot_id, files)
+        execution_engine = self.source.get_execution_engine()
+        assert isinstance(execution_engine, engine.DuckDBExecutionEngine)
+        self.engine: DuckDBExecutionEngine = execution_engine
+        self.columns = {name: self.types(name) for name in data.tables}
+
+    def types(self, table: str) -> dict[str, str]:
+        """Return the DuckDB type of every column of `table`."""
+        return {str(row[0]): str(row[1]) for row in self.engine.fetch(f"DESCRIBE {quote(table)}")}
+
+    def close(self) -> None:
+        self.engine.dispose()
+
+    def everything(self) -> None:
+        for name, contract in self.contracts.items():
+            if name in self.data.tables:
+                self.table(contract, self.data.tables[name])
+            elif name not in self.data.damaged:
+                self.checks += 1
+                self.findings.append(
+                    _finding(
+                        f"{name}.exists",
+                        name,
+                        contract.rows.severity,
+                        f"The table {name} is missing from the snapshot",
+                        1,
+                        1,
+                    )
+                )
+        for name, damage in self.data.damaged.items():
+            self.checks += 1
+            message = f"The table {name} cannot be read: {damage}"
+            self.findings.append(_finding(f"{name}.readable", name, "critical", message, 1, 1))
+        for name in self.data.tables:
+            if name not in self.contracts:
+                self.findings.append(
+                    _finding(
+                        f"{name}.uncontracted",
+                        name,
+                        "warning",
+                        f"The table {name} has no contract: nothing of it was checked",
+                        1,
+                        1,
+                    )
+                )
+
+    def table(self, contract: Contract, table: TableData) -> None:
+        figures = TableFigures(
+            columns=tuple(self.columns[contract.table]),
+            source_rows=table.source_rows,
+            previous_rows=table.previous_rows,
+        )
+        rules = compile_rules(contract, figures, self.data.consistency_at)
+        self.checks += len(rules)
+        ask = []
+        for rule in rules:
+            if missing := self.missing(contract, rule):
+                self.broken(rule, missing)
+            else:
+                ask.append(rule)
+        rows = int(self.engine.fetch(f"SELECT count(*) FROM {quote(contract.table)}")[0][0])  # noqa: S608
+        try:
+            results = self.suites.run_suite(
+                self.context, self.source, self.data.snapshot_id, contract, ask, self.at, _RESULT_FORMAT
+            )
+        except Exception as error:  # whatever stops Great Expectations: these rules are broken, not the data
+            for rule in ask:
+                self.broken(rule, self.scrubbed(str(error)))
+            return
+        for rule in ask:
+            self.judge(contract, rule, results.get(rule.rule_id), rows)
+
+    def missing(self, contract: Contract, rule: Rule) -> str:
+        """Return why a rule cannot be asked: a column or table that is not there or not of its type."""
+        absent = sorted(rule.needs - set(self.columns[rule.table]))
+        if absent:
+            return f"{rule.table} has no column {', '.join(absent)}"
+        if rule.kind not in _ANY_TYPE:
+            for name in sorted(rule.needs):
+                if not self.fits(contract, name):
+                    return f"{rule.table}.{name} is {self.columns[rule.table][name]}"
+        for table, names in rule.needs_elsewhere.items():
+            if table not in self.columns:
+                return f"the table {table} is missing"
+            if gone := sorted(names - set(self.columns[table])):
+                return f"{table} has no column {', '.join(gone)}"
+        return ""
+
+    def fits(self, contract: Contract, column: str) -> bool:
+        """Return whether a column has a type of the family that the contract names."""
+        family = TYPE_FAMILIES[contract.columns[column].type]
+        return re.search(family, self.columns[contract.table][column]) is not None
+
+    def judge(self, contract: Contract, rule: Rule, result: Any, rows: int) -> None:
+        if result is None:
+            self.broken(rule, "Great Expectations returned no result for it")
+            return
+        if error := _exception(result.exception_info):
+            self.broken(rule, self.scrubbed(error))
+            return
+        found = result.result or {}
+        if "missing_count" in found and rows and found["missing_count"] == found.get("element_count"):
+            self.unexercised.append(rule.rule_id)
+        if bool(result.success):
+            return
+        failed, total, told = self.told(contract, rule, found, rows)
+        if not told:
+            return
+        keys = self.samples(contract, self.misfits(contract, rule) if rule.kind == "type" else rule.bad_keys)
+        quoted = f"; {', '.join(keys)}" if keys else ""
+        more = ", …" if keys and failed > len(keys) else ""
+        self.findings.append(
+            _finding(rule.rule_id, rule.table, rule.severity, told + quoted + more, failed, total, rule, keys)
+        )
+
+    def told(
+        self, contract: Contract, rule: Rule, found: Mapping[str, Any], rows: int
+    ) -> tuple[int, int, str]:
+        """Return how many failed, of how many, and the sentence; an empty one where another finding says it."""
+        table = rule.table
+        match rule.kind:
+            case "exists":
+                return 1, len(contract.columns), f"The column {table}.{rule.column} is missing"
+            case "columns_known":
+                strange = sorted(set(self.columns[table]) - set(contract.columns))
+                if not strange:
+                    return 0, 0, ""
+                names = mask_addresses(", ".join(strange))
+                what = plural(len(strange), "column")
+                return (
+                    len(strange),
+                    len(self.columns[table]),
+                    f"{table} has {what} that the contract does not name: {names}",
+                )
+            case "type":
+                told = f"{table}.{rule.column} is {self.columns[table][rule.column]}; the contract says {rule.says}"
+                misfits = self.misfits(contract, rule)
+                if not misfits:
+                    return rows, rows, told
+                count = int(self.engine.fetch(f"SELECT count(*) FROM ({misfits})")[0][0])  # noqa: S608
+                if count == 0:
+                    return rows, rows, told
+                what = contract.columns[rule.column].type
+                return (
+                    count,
+                    rows,
+                    f"{told}: {count:,} of {plural(rows, 'row')} hold something that is no {what}",
+                )
+            case "rows_match_source":
+                source = int(rule.kwargs["value"])
+                return (
+                    abs(source - rows),
+                    source,
+                    f"{table} holds {plural(rows, 'row')}, its source counted {source:,}",
+                )
+            case "rows_at_least" | "rows_shrink":
+                least = int(rule.kwargs["min_value"])
+                return (
+                    least - rows,
+                    least,
+                    f"{table} holds {plural(rows, 'row')}: the rule is that {rule.says}",
+                )
+        failed = int(found.get("unexpected_count", found.get("observed_value", 0)))
+        where = f"{table}.{rule.column}"
+        return failed, rows, f"{where}: {failed:,} of {plural(rows, 'row')} break the rule that {rule.says}"
+
+    def misfits(self, contract: Contract, rule: Rule) -> str:
+        """Return the query for the keys of values that keep a text column from its type; empty for other columns.
+
+        A source that holds something impossible in a typed column is backed up as text or as SQL literals.
+        """
+        kind = _CASTABLE.get(contract.columns[rule.column].type)
+        if kind is None or self.columns[rule.table][rule.column] != "VARCHAR":
+            return ""
+        if not set(contract.primary_key) <= set(self.columns[rule.table]):
+            return ""
+        key = ", ".join(map(quote, contract.primary_key))
+        return (
+            f"SELECT {key} FROM {quote(rule.table)} WHERE {quote(rule.column)} IS NOT NULL "  # noqa: S608
+            f"AND try_cast(trim({quote(rule.column)}, chr(39)) AS {kind}) IS NULL ORDER BY ALL"
+        )
+
+    def samples(self, contract: Contract, query: str) -> list[str]:
+        """Return the keys of a few bad rows, from a query of ours: Great Expectations never quotes a value."""
+        if not query or set(contract.primary_key) & contract.personal_columns():
+            return []
+        try:
+            found = self.engine.fetch(f"{query} LIMIT {_SAMPLES}")
+        except Exception:  # the finding stands without samples
+            return []
+        return [
+            " ".join(f"{name}={_key(value)}" for name, value in zip(contract.primary_key, row, strict=True))
+            for row in found
+        ]
+
+    def broken(self, rule: Rule, why: str) -> None:
+        where = f"{rule.table}.{rule.column}" if rule.column else rule.table
+        message = f"{where}: the rule that {rule.says} could not be asked: {why}"
+        self.findings.append(
+            _finding(rule.rule_id, rule.table, rule.severity, message, 0, 0, rule, status="broken")
+        )
+
+    def scrubbed(self, error: str) -> str:
+        """Return the first line of an error without the values that databases quote in them."""
+        known = {*self.columns, *(name for columns in self.columns.values() for name in columns)}
+        return scrub(error, known)
+
+
+def scrub(error: str, known: set[str]) -> str:
+    """Return the first line of `error` with quoted texts, numbers and addresses left out.
+
+    Args:
+        error: what a database said; it quotes the value it could not use.
+        known: names of tables and columns, which may stay.
+    """
+
+    def keep(found: re.Match[str]) -> str:
+        return found[0] if found[0][1:-1] in known else "<value>"
+
+    line = next((line for line in error.splitlines() if line.strip()), "no reason given")
+    line = re.sub(r"^\([\w.]+\) ", "", line)
+    line = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", keep, line)
+    line = re.sub(r"['\"].*", "<value>", line) if line.count("'") % 2 or line.count('"') % 2 else line
+    return mask_addresses(re.sub(r"(?<![\w<])-?\d[\d.,:\-]*", "<number>", line))[:300]
+
+
+def _exception(info: Any) -> str:
+    """Return what an expectation raised; empty if it did not (two shapes in Great Expectations 1.24)."""
+
+    def raised(one: Any) -> Iterator[str]:
+        if isinstance(one, Mapping):
+            if one.get("raised_exception"):
+                yield str(one.get("exception_message") or "an exception without a message")
+            else:
+                for value in one.values():
+                    yield from raised(value)
+
+    return next(raised(info), "")
+
+
+def _finding(
+    rule_id: str,
+    table: str,
+    severity: Any,
+    message: str,
+    failed: int,
+    total: int,
+    rule: Rule | None = None,
+    keys: list[str] | None = None,
+    status: Any = "failed",
+) -> CheckFinding:
+    return CheckFinding(
+        rule=rule_id,
+        table=table,
+        column=rule.column if rule else "",
+        severity=severity,
+        failed=failed,
+        total=total,
+        sample_keys=keys or [],
+        message=message,
+        status=status,
+    )
+
+
+def _key(value: Any) -> str:
+    text = mask_addresses(str(value)) if value is not None else "null"
+    return text if len(text) <= _LONGEST_KEY else text[: _LONGEST_KEY - 1] + "…"
+
+
+def _empty_file(name: str, table: TableData, scratch: Path) -> str:
+    """Write a Parquet file without rows for a table that has no object, so that its columns can be checked."""
+    import pyarrow.parquet as pq
+
+    if table.schema is None:
+        raise ChecksError("A table has neither files nor a schema", where=name)
+    path = scratch / f"{abs(hash(name))}.parquet"
+    pq.write_table(table.schema.empty_table(), path)
+    return str(path)

@@ -1,0 +1,197 @@
+"""The Prefect tasks of `validate`: choose snapshots, hold each against its contracts, mark it, tell people."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+
+from tasks.checks.checking import last_good_before, mark_snapshot, run_checks
+from tasks.checks.contracts import Contract
+from tasks.checks.findings import CheckFinding, CheckReport, Outcome
+from tasks.checks.loading import default_contracts, load_contracts
+from tasks.core import UsageError, open_clock, plural
+from tasks.plan import LoadedPlan, load_plan
+from tasks.snapshots import split_name
+from tasks.snapshots.steps import open_plan_store
+
+_TABLE_ROWS = 100
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What the checks said of one snapshot.
+
+    Attributes:
+        snapshot_id: which snapshot.
+        source: where it is from.
+        outcome: `valid` or `quarantined`.
+        checks: rules asked.
+        critical: critical findings; any quarantines.
+        warnings: findings that only report.
+        infos: findings for the record.
+        reason: the outcome in words.
+        last_good: the newest valid snapshot before this one; empty if there is none.
+        docs: the folder of its Data Docs.
+        seconds: how long the checks took.
+    """
+
+    snapshot_id: str
+    source: str
+    outcome: Outcome
+    checks: int
+    critical: int
+    warnings: int
+    infos: int
+    reason: str
+    last_good: str
+    docs: str
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Validated:
+    """The result of one `validate` run: `quarantined` if any of its snapshots is."""
+
+    outcome: Outcome
+    snapshots: list[Checked]
+
+
+@task
+def choose_snapshots(plan: str, snapshot: str, source: str) -> list[str]:
+    """Return the snapshots to check: the newest committed one of each source, or the one that is named."""
+    loaded = load_plan(plan)
+    store = open_plan_store(loaded)
+    if snapshot != "latest":
+        named, _ = split_name(snapshot)
+        if source not in ("all", named):
+            raise UsageError(
+                f"Snapshot {snapshot} is not of source {source!r}",
+                fix=f"leave source at all, or name {named}",
+            )
+        store.manifest(snapshot)
+        return [snapshot]
+    if source != "all" and source not in loaded.plan.sources:
+        raise UsageError(
+            f"The plan has no source {source!r}",
+            where=str(loaded.path),
+            fix=f"use one of: {', '.join(loaded.plan.sources)}",
+        )
+    names = list(loaded.plan.sources) if source == "all" else [source]
+    newest = {name: store.snapshot_ids(name)[-1:] for name in names}
+    empty = [name for name, found in newest.items() if not found]
+    if empty:
+        raise UsageError(
+            f"There is no snapshot of {', '.join(empty)}", where=store.url, fix="run `mailstay backup` first"
+        )
+    return [found[0] for found in newest.values()]
+
+
+@task(task_run_name="check-{snapshot_id}", retries=1, retry_delay_seconds=5)
+def check_snapshot(plan: str, snapshot_id: str) -> CheckReport:
+    """Hold every table of a snapshot against its contract and write the Data Docs; marks nothing yet."""
+    loaded = load_plan(plan)
+    store = open_plan_store(loaded)
+    source, sequence = split_name(snapshot_id)
+    docs = loaded.resolve(loaded.plan.reports) / "checks" / source / f"{sequence:08d}"
+    report = run_checks(
+        store,
+        snapshot_id,
+        _contracts(loaded, source),
+        previous=last_good_before(store, snapshot_id),
+        docs_folder=docs,
+        clock=open_clock(loaded.clock_spec()),
+    )
+    log = get_run_logger()
+    for finding in report.findings:
+        log.log({"critical": 40, "warning": 30, "info": 20}[finding.severity], finding.message)
+    log.info(
+        "%s: %s, %s in %.1f s", snapshot_id, report.outcome, plural(report.checks, "check"), report.seconds
+    )
+    return report
+
+
+@task(task_run_name="mark-{report.snapshot_id}", retries=2, retry_delay_seconds=[2, 10])
+def apply_gate(plan: str, report: CheckReport) -> Checked:
+    """Mark the snapshot valid or quarantined in the store, signed, with the findings."""
+    loaded = load_plan(plan)
+    mark_snapshot(open_plan_store(loaded), report, clock=open_clock(loaded.clock_spec()))
+    log = get_run_logger()
+    (log.error if report.outcome == "quarantined" else log.info)(report.reason)
+    return Checked(
+        snapshot_id=report.snapshot_id,
+        source=split_name(report.snapshot_id)[0],
+        outcome=report.outcome,
+        checks=report.checks,
+        critical=report.count("critical"),
+        warnings=report.count("warning"),
+        infos=report.count("info"),
+        reason=report.reason,
+        last_good=report.last_good,
+        docs=report.docs,
+        seconds=report.seconds,
+    )
+
+
+@task
+def publish_findings(reports: list[CheckReport]) -> None:
+    """Show what was found as a Prefect artifact."""
+    create_markdown_artifact(
+        key="validate",
+        markdown="\n\n".join(["# Validation", *map(_section, reports)]),
+        description="What the checks found in the snapshots",
+    )
+
+
+def conclude(checked: list[Checked]) -> Validated:
+    """Return the outcome of the run: as bad as its worst snapshot."""
+    bad = any(one.outcome == "quarantined" for one in checked)
+    return Validated("quarantined" if bad else "valid", checked)
+
+
+def _contracts(loaded: LoadedPlan, source: str) -> dict[str, Contract]:
+    settings = loaded.plan.sources.get(source)
+    if settings is None:
+        raise UsageError(f"The plan has no source {source!r}", where=str(loaded.path))
+    folder: Path | None
+    if settings.contracts is not None:
+        folder = loaded.resolve(settings.contracts)
+    else:
+        folder = default_contracts(settings.mapping)
+    if folder is None:
+        raise UsageError(
+            f"Source {source} has no contracts, so nothing of it can be proven",
+            where=f"{loaded.path}: sources.{source}.contracts",
+            fix="name the folder of its contracts",
+        )
+    return load_contracts(folder)
+
+
+def _section(report: CheckReport) -> str:
+    reason = report.reason.replace("\n- ", "\n\n- ", 1)
+    lines = [f"## {report.snapshot_id}: {report.outcome}", reason]
+    if report.findings:
+        rows = [
+            "| severity | status | rule | rows | of | since | keys |",
+            "| --- | --- | --- | --: | --: | --- | --- |",
+            *map(_row, report.findings[:_TABLE_ROWS]),
+        ]
+        lines.append("\n".join(rows))
+    if report.unexercised:
+        lines.append(
+            f"{plural(len(report.unexercised), 'rule')} held only because there was no value: "
+            + ", ".join(f"`{rule}`" for rule in report.unexercised[:_TABLE_ROWS])
+        )
+    if report.docs:
+        lines.append(f"Data Docs: `{report.docs}/index.html`")
+    return "\n\n".join(lines)
+
+
+def _row(finding: CheckFinding) -> str:
+    keys = ", ".join(finding.sample_keys).replace("|", "\\|")
+    return (
+        f"| {finding.severity} | {finding.status} | `{finding.rule}` | {finding.failed:,} | {finding.total:,} "
+        f"| {finding.since} | {keys} |"
+    )

@@ -1,0 +1,77 @@
+"""Rules as a stock Great Expectations suite, run by a ValidationDefinition in an ephemeral context."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime
+from typing import Any
+
+import great_expectations as gx
+from great_expectations.core.run_identifier import RunIdentifier
+from great_expectations.data_context.types.base import ProgressBarsConfig
+from great_expectations.expectations.metadata_types import FailureSeverity
+from great_expectations.expectations.registry import get_expectation_impl
+
+from tasks.checks.contracts import Contract
+from tasks.checks.engine import DuckDBDatasource
+from tasks.checks.rules import Rule
+
+_META = "mailstay"
+
+
+def open_context(snapshot_id: str, files: dict[str, list[str]]) -> tuple[Any, DuckDBDatasource]:
+    """Return an ephemeral context and its data source with the tables of one snapshot.
+
+    Args:
+        snapshot_id: names the data source.
+        files: the Parquet files of each table, at least one.
+    """
+    context = gx.get_context(mode="ephemeral")
+    context.variables.progress_bars = ProgressBarsConfig(globally=False, metric_calculations=False)
+    source: DuckDBDatasource = context.data_sources.add_duckdb_parquet(snapshot_id, tables=files)
+    return context, source
+
+
+def build_suite(name: str, contract: Contract, rules: Sequence[Rule]) -> gx.ExpectationSuite:
+    """Return the suite of a table; every expectation carries its rule's name, severity and words."""
+    return gx.ExpectationSuite(
+        name,
+        expectations=[
+            get_expectation_impl(rule.expectation)(
+                **rule.kwargs,
+                severity=FailureSeverity(rule.severity),
+                description=f"{_subject(rule)}: {rule.says} ({rule.severity})",
+                meta={_META: {"rule": rule.rule_id}},
+            )
+            for rule in rules
+        ],
+        meta={_META: {"table": contract.table, "description": contract.description}},
+    )
+
+
+def run_suite(
+    context: Any,
+    source: DuckDBDatasource,
+    snapshot_id: str,
+    contract: Contract,
+    rules: Sequence[Rule],
+    at: datetime,
+    result_format: dict[str, Any],
+) -> dict[str, Any]:
+    """Run the rules of one table and return each rule's result by its name."""
+    name = f"{snapshot_id}/{contract.table}"
+    asset = source.add_table_asset(contract.table, table_name=f'"{contract.table}"')
+    suite = context.suites.add(build_suite(name, contract, rules))
+    definition = context.validation_definitions.add(
+        gx.ValidationDefinition(
+            name=name, data=asset.add_batch_definition_whole_table("snapshot"), suite=suite
+        )
+    )
+    outcome = definition.run(
+        result_format=result_format, run_id=RunIdentifier(run_name=snapshot_id, run_time=at)
+    )
+    return {one.expectation_config.meta[_META]["rule"]: one for one in outcome.results}
+
+
+def _subject(rule: Rule) -> str:
+    return rule.column or rule.table
