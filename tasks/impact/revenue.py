@@ -67,7 +67,7 @@ RESPONSE_PROFILES: dict[str, ResponseProfile] = {
 eight one-day sales a year and a weekly win-back batch."""
 
 
-def respond_to_send(  # noqa: PLR0917 - one message in one line
+def respond_to_send(
     seed: int,
     campaign_id: int,
     kind: str,
@@ -102,12 +102,13 @@ def respond_to_send(  # noqa: PLR0917 - one message in one line
     if profile is None or len(ids) == 0:
         return _orders(ids[:0], sent[:0], sent[:0])
 
+    chance = profile.probability * _appeal(seed, campaign_id) * still_interested(kind, late_hours)
+    chance *= 0.5 + _uniform(seed, 0, ids, _AFFINITY)
+    bought = _uniform(seed, campaign_id, ids, _BUYS) < chance
+    ids, sent = ids[bought], sent[bought]
+
     def draw(stream: int) -> npt.NDArray[np.float64]:
         return _uniform(seed, campaign_id, ids, stream)
-
-    affinity = 0.5 + _uniform(seed, 0, ids, _AFFINITY)
-    chance = profile.probability * _appeal(seed, campaign_id) * affinity * still_interested(kind, late_hours)
-    bought = draw(_BUYS) < chance
 
     mean = np.where(draw(_QUICK) < profile.quick_share, profile.quick_hours, profile.slow_hours)
     within = 1 - np.exp(-profile.longest_hours / mean)
@@ -116,7 +117,7 @@ def respond_to_send(  # noqa: PLR0917 - one message in one line
     normal = _normal(draw(_VALUE_RADIUS), draw(_VALUE_ANGLE))
     basket = profile.basket_median_minor * np.exp(profile.basket_sigma * normal)
     value = np.clip(np.rint(basket), 100, _MAX_BASKET_MINOR).astype(np.int64)
-    return _orders(ids[bought], _booked(decided, draw(_MORNING))[bought], value[bought])
+    return _orders(ids, _booked(decided, draw(_MORNING)), value)
 
 
 def still_interested(kind: str, late_hours: npt.ArrayLike) -> npt.NDArray[np.float64]:
