@@ -1,0 +1,67 @@
+"""Post-incident reports: one self-contained HTML file, Markdown, and the Parquet tables every figure comes from.
+
+The review fills in a `ReviewContent`; `write_report` puts the next version on disk.
+"""
+
+from __future__ import annotations
+
+from tasks.reports.content import (
+    ActionItemRow,
+    ActionRow,
+    Appendix,
+    Bounds,
+    CampaignRow,
+    Cause,
+    ChangeRow,
+    CommunicationRow,
+    DataRow,
+    DecisionRow,
+    Estimate,
+    FindingRow,
+    Header,
+    HourPoint,
+    ImpactLine,
+    LessonRow,
+    Loss,
+    MessageCounts,
+    MetricRow,
+    ObjectiveRow,
+    Outage,
+    ReputationRow,
+    ReviewContent,
+    TimelineRow,
+    with_noise_band,
+)
+from tasks.reports.errors import ReportError
+from tasks.reports.writing import WrittenReport, write_report
+
+__all__ = [
+    "ActionItemRow",
+    "ActionRow",
+    "Appendix",
+    "Bounds",
+    "CampaignRow",
+    "Cause",
+    "ChangeRow",
+    "CommunicationRow",
+    "DataRow",
+    "DecisionRow",
+    "Estimate",
+    "FindingRow",
+    "Header",
+    "HourPoint",
+    "ImpactLine",
+    "LessonRow",
+    "Loss",
+    "MessageCounts",
+    "MetricRow",
+    "ObjectiveRow",
+    "Outage",
+    "ReportError",
+    "ReputationRow",
+    "ReviewContent",
+    "TimelineRow",
+    "WrittenReport",
+    "with_noise_band",
+    "write_report",
+]
