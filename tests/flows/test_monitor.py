@@ -316,9 +316,10 @@ def test_what_the_vendor_posts_gives_the_times_that_nobody_guesses(drill: Drill)
 
 def test_the_calendar_seen_while_it_was_alive_weighs_the_outage(drill: Drill) -> None:
     watch(drill, 2)
+    campaign = drill.api.get("/api/campaigns/1").json()["data"]
     drill.esp.fault("hard_down")
     last, found = watch(drill, 2)[-1]
-    assert found.severity.recipients == SUBSCRIBERS - 6 * 10
+    assert found.severity.recipients == campaign["to_send"] - campaign["sent"] > 800
     assert last.severity == 3
     assert "Weekly news" in " ".join(found.severity.reasons)
 
@@ -425,6 +426,6 @@ def test_a_pass_killed_anywhere_is_concluded_again_and_tells_nobody_twice(
         said = journal.communications(incident.id)
     assert len(said) == 2
     assert len(list((drill.folder / "outbox").glob("*.eml"))) == 2, "folder channels take a message once"
-    asked = {"filter": {"event": {"name": ["mailstay.outage.confirmed"]}}, "limit": 200}
+    asked = {"filter": {"event": {"name": ["mailstay.outage.confirmed"]}}}
     events = httpx.post(f"{prefect_server}/events/filter", json=asked).json()["events"]
     assert sum(one["payload"]["plan"] == str(drill.plan) for one in events) in (1, 2), "at least once"
