@@ -15,10 +15,12 @@ if TYPE_CHECKING:
     from tasks.drills.scenario import SCENARIOS, Step
     from tasks.drills.shop import ShopFacts, build_shop
     from tasks.drills.sink import Mail, Sink
+    from tasks.drills.staging import DemoResult, prepare_folder
     from tasks.drills.truth import Truth
     from tasks.drills.world import World
 
 _HOMES = {
+    "DemoResult": "tasks.drills.staging",
     "DrillError": "tasks.drills.errors",
     "FAULTS": "tasks.drills.esp.faults",
     "Mail": "tasks.drills.sink",
@@ -30,11 +32,13 @@ _HOMES = {
     "Truth": "tasks.drills.truth",
     "World": "tasks.drills.world",
     "build_shop": "tasks.drills.shop",
+    "prepare_folder": "tasks.drills.staging",
 }
 
 __all__ = [
     "FAULTS",
     "SCENARIOS",
+    "DemoResult",
     "DrillError",
     "Mail",
     "ShopFacts",
@@ -44,6 +48,7 @@ __all__ = [
     "Truth",
     "World",
     "build_shop",
+    "prepare_folder",
 ]
 
 

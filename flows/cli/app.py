@@ -1,0 +1,403 @@
+"""The commands. Each parses its options, runs a flow or an exported function, and prints what came out."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import logging
+import os
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from flows.cli import show
+from tasks.core import MailstayError, UsageError, mask_addresses, report_progress_to
+
+EPILOGUE = (
+    "Exit codes: 0 done; 1 something is wrong (the message says what); 2 wrong use or a broken plan; "
+    "3 a snapshot is quarantined; 4 held: a decision or the provider is awaited."
+)
+QUARANTINED, HELD = 3, 4
+
+app = typer.Typer(
+    name="mailstay",
+    help="Keeps e-mail marketing recoverable when its provider fails.",
+    epilog=EPILOGUE,
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    add_completion=False,
+)
+snapshots = typer.Typer(help="Look at snapshots and prove them.", no_args_is_help=True)
+incidents = typer.Typer(help="Look at incidents, declare one, answer an approval.", no_args_is_help=True)
+plan = typer.Typer(help="Check the continuity plan; print its schema.", no_args_is_help=True)
+app.add_typer(snapshots, name="snapshots")
+app.add_typer(incidents, name="incidents")
+app.add_typer(plan, name="plan")
+
+PlanOption = Annotated[str, typer.Option("--plan", envvar="MAILSTAY_PLAN", help="The continuity plan.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
+NameOption = Annotated[str, typer.Option("--name", help="Your name, for the record.")]
+Cause = Literal[
+    "technical_failure", "cyber_attack", "human_error", "natural_disaster", "provider_suspension", "unknown"
+]
+
+
+def main() -> None:
+    """Run the command line; a mistake of the user's ends in one message and an exit code, never a traceback."""
+    try:
+        app(standalone_mode=True)
+    except MailstayError as error:
+        show.err.print(f"mailstay: {mask_addresses(str(error))}", markup=False, style="red")
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        show.err.print("mailstay: stopped; what was committed stays, the next run goes on from there")
+        sys.exit(130)
+
+
+@app.callback()
+def _options(
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the log of the flows.")] = False,
+) -> None:
+    if not verbose:
+        os.environ.setdefault("PREFECT_LOGGING_LEVEL", "CRITICAL")
+    os.environ.setdefault("PREFECT_SERVER_ANALYTICS_ENABLED", "false")
+    os.environ.setdefault("DO_NOT_TRACK", "1")
+    logging.captureWarnings(not verbose)
+
+
+@contextlib.contextmanager
+def _flows(*, quiet: bool = False, home: Path | None = None, always: bool = False) -> Iterator[str]:
+    """Make ready to run flows: progress for the person who waits, and a Prefect server."""
+    from flows.cli.server import prefect_server
+
+    report_progress_to(show.Bars(quiet=quiet))
+    with prefect_server(home, always=always) as api:
+        yield api
+
+
+@app.command(epilog=EPILOGUE)
+def demo(
+    folder: Annotated[
+        Path, typer.Option(help="Where everything is written; must be new, empty or a demo's.")
+    ] = Path("demo"),
+    seed: Annotated[
+        int, typer.Option(min=0, help="Another seed gives another shop week and another outage.")
+    ] = 7,
+    scale: Annotated[
+        Literal["demo", "small"], typer.Option(help="`small` is quicker and less real.")
+    ] = "demo",
+    shop_url: Annotated[
+        str, typer.Option(help="SQLAlchemy URL of an empty shop database; SQLite if absent.")
+    ] = "",
+    journal_url: Annotated[
+        str, typer.Option(help="SQLAlchemy URL of an empty journal; SQLite if absent.")
+    ] = "",
+    json_: JsonOption = False,
+) -> None:
+    """Run the whole story on the sample shop: backup, outage, response, recovery, review.
+
+    A simulated provider is started on the loopback address, killed in the middle of a newsletter, and brought back in
+    a bad state. Nothing leaves this machine and nothing outside FOLDER is changed.
+    """
+    from tasks.drills import prepare_folder
+
+    began = time.monotonic()
+    prepare_folder(folder)
+    with _flows(quiet=json_, home=folder / "prefect", always=True):
+        from flows.demo import demo as run
+
+        with show.story(quiet=json_):
+            result = run(
+                folder=str(folder), seed=seed, scale=scale, shop_url=shop_url, journal_url=journal_url
+            )
+    result = dataclasses.replace(result, seconds=round(time.monotonic() - began, 1))
+    if json_:
+        show.as_json(result)
+    else:
+        show.demo_end(result)
+
+
+@app.command(epilog=EPILOGUE)
+def backup(
+    plan: PlanOption = "plan.yaml",
+    source: Annotated[str, typer.Option(help="One source of the plan, or `all`.")] = "all",
+    json_: JsonOption = False,
+) -> None:
+    """Take a verified snapshot of every source of the plan. Reads only; commits all tables of a source or none."""
+    with _flows(quiet=json_):
+        from flows.backup import backup as run
+
+        result = run(plan=plan, source=source)
+    show.as_json(result) if json_ else show.backups(result)
+
+
+@app.command(epilog=EPILOGUE)
+def validate(
+    plan: PlanOption = "plan.yaml",
+    source: Annotated[str, typer.Option(help="One source of the plan, or `all`.")] = "all",
+    snapshot: Annotated[str, typer.Option(help="A snapshot's id, or `latest`.")] = "latest",
+    json_: JsonOption = False,
+) -> None:
+    """Prove snapshots against their contracts: each becomes `valid` or `quarantined` (exit code 3)."""
+    with _flows(quiet=json_):
+        from flows.validate import validate as run
+
+        result = run(plan=plan, snapshot=snapshot, source=source)
+    show.as_json(result) if json_ else show.validations(result)
+    if result.outcome == "quarantined":
+        raise typer.Exit(QUARANTINED)
+
+
+def _open_store(plan: str) -> tuple[Any, Any]:
+    from tasks.plan import load_plan
+    from tasks.snapshots import Store
+
+    loaded = load_plan(plan)
+    return loaded, Store.open(loaded.store_url(), public_key=loaded.plan.store.public_key)
+
+
+@snapshots.command("list")
+def snapshots_list(
+    plan: PlanOption = "plan.yaml",
+    source: Annotated[str, typer.Option(help="One source of the plan; all if absent.")] = "",
+    json_: JsonOption = False,
+) -> None:
+    """List the snapshots of the store: when, what, whether proven and what holds them."""
+    _, store = _open_store(plan)
+    found = store.list(source or None)
+    show.as_json({"snapshots": found}) if json_ else show.snapshot_list(found)
+
+
+@snapshots.command("show")
+def snapshots_show(
+    snapshot: Annotated[str, typer.Argument(help="A snapshot's id, as `snapshots list` prints it.")],
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Show one snapshot: its consistency point, and what each table holds and costs."""
+    _, store = _open_store(plan)
+    manifest = store.manifest(snapshot)
+    show.as_json(manifest) if json_ else show.snapshot(manifest)
+
+
+@snapshots.command("verify", epilog=EPILOGUE)
+def snapshots_verify(
+    snapshot: Annotated[str, typer.Argument(help="A snapshot's id; all of the store if absent.")] = "",
+    plan: PlanOption = "plan.yaml",
+    level: Annotated[
+        Literal["structure", "content"],
+        typer.Option(
+            help="`structure`: manifests, chain, objects and sizes; `content`: every byte hashed too."
+        ),
+    ] = "content",
+    json_: JsonOption = False,
+) -> None:
+    """Verify that snapshots are whole; every damage is named with its object, table and snapshot (exit code 1)."""
+    from tasks.snapshots import verify
+
+    _, store = _open_store(plan)
+    report = verify(store, snapshot or None, level=level)
+    show.as_json(report) if json_ else show.verification(report, level)
+    if not report.ok:
+        raise typer.Exit(1)
+
+
+def _open_journal(plan: str) -> tuple[Any, Any]:
+    from tasks.core import open_clock
+    from tasks.incidents import Journal
+    from tasks.plan import load_plan
+
+    loaded = load_plan(plan)
+    return loaded, Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec()))
+
+
+@incidents.command("list")
+def incidents_list(plan: PlanOption = "plan.yaml", json_: JsonOption = False) -> None:
+    """List all incidents, the newest first."""
+    _, journal = _open_journal(plan)
+    found = journal.incidents()
+    show.as_json({"incidents": found}) if json_ else show.incident_list(found)
+
+
+@incidents.command("show")
+def incidents_show(
+    incident: Annotated[str, typer.Argument(help="An incident's id, as `incidents list` prints it.")],
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Show one incident: state, timestamps, actions, approvals, timeline and metrics."""
+    _, journal = _open_journal(plan)
+    content = {
+        "incident": journal.incident(incident),
+        "timestamps": journal.timestamps(incident),
+        "metrics": journal.metrics(incident),
+        "approvals": journal.approvals(incident),
+        "actions": journal.actions(incident),
+        "communications": journal.communications(incident),
+        "timeline": journal.timeline(incident),
+    }
+    show.as_json(content) if json_ else show.incident(content)
+
+
+@incidents.command("declare")
+def incidents_declare(
+    provider: Annotated[str, typer.Argument(help="A provider of the plan.")],
+    name: NameOption,
+    seen: Annotated[str, typer.Option(help="What was seen, in one sentence.")],
+    cause: Annotated[Cause, typer.Option(help="The class of the cause, as far as known.")] = "unknown",
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Declare an incident, or join the open one of that provider. Changes nothing at the provider."""
+    loaded, journal = _open_journal(plan)
+    loaded.provider(provider)
+    declared = journal.declare(
+        provider,
+        cause_class=cause,
+        summary=seen,
+        detected_at=journal.clock.now(),
+        declared_by=name,
+        state="investigating",
+    )
+    show.as_json(declared) if json_ else show.out.print(f"{declared.id} {declared.state} ({provider})")
+
+
+@incidents.command("approve")
+def incidents_approve(
+    incident: Annotated[str, typer.Argument(help="An incident's id.")],
+    name: NameOption,
+    reject: Annotated[bool, typer.Option("--reject", help="Refuse instead.")] = False,
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Answer the approval that a run of `respond` or `recover` waits for; the run goes on within seconds.
+
+    The name is what you type: the record says that no login vouches for it.
+    """
+    _, journal = _open_journal(plan)
+    waiting = [one for one in journal.approvals(incident) if one.status == "awaiting"]
+    if not waiting:
+        raise UsageError(
+            "No approval waits for an answer", where=incident, fix="run `mailstay incidents show` on it"
+        )
+    decision: Literal["approved", "rejected"] = "rejected" if reject else "approved"
+    answered = [journal.answer_approval(one.id, decision, name, False, "cli") for one in waiting]
+    if json_:
+        show.as_json({"answered": answered})
+        return
+    for one in answered:
+        show.out.print(f"{one.subject}: {one.status} by {name}", markup=False)
+
+
+@app.command(epilog=EPILOGUE)
+def respond(
+    provider: Annotated[str, typer.Argument(help="A provider of the plan.")],
+    name: NameOption,
+    plan: PlanOption = "plan.yaml",
+    seen: Annotated[str, typer.Option(help="What was seen, in one sentence.")] = "",
+    cause: Annotated[Cause, typer.Option(help="The class of the cause, as far as known.")] = "unknown",
+    impact_started_at: Annotated[
+        str, typer.Option(help="When impact started (ISO 8601), only if known.")
+    ] = "",
+    mode: Annotated[
+        Literal["plan", "act"], typer.Option(help="`plan` changes nothing at the provider; `act` pauses.")
+    ] = "plan",
+    approval: Annotated[
+        Literal["ask", "policy"],
+        typer.Option(help="`policy` approves reversible actions that the plan lists."),
+    ] = "ask",
+    wait_minutes: Annotated[
+        int, typer.Option(min=0, help="How long to wait for an answer before holding.")
+    ] = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Respond to an outage: declare, hold the last good snapshot, plan, and with `--mode act` pause campaigns."""
+    with _flows(quiet=json_):
+        from flows.respond import respond as run
+
+        result = run(
+            plan=plan,
+            provider=provider,
+            cause_class=cause,
+            seen=seen,
+            impact_started_at=impact_started_at,
+            mode=mode,
+            approval=approval,
+            name=name,
+            wait_minutes=wait_minutes,
+        )
+    show.as_json(result) if json_ else show.response(result)
+    if result.held:
+        raise typer.Exit(HELD)
+
+
+@app.command(epilog=EPILOGUE)
+def recover(
+    name: NameOption,
+    plan: PlanOption = "plan.yaml",
+    incident: Annotated[str, typer.Option(help="An incident's id; the open one if absent.")] = "",
+    approval: Annotated[
+        Literal["ask", "policy"], typer.Option(help="`policy` approves what the plan lists.")
+    ] = "ask",
+    json_: JsonOption = False,
+) -> None:
+    """Recover: measure restoration, apply opt-outs, decide per campaign, and mail exactly who is still due."""
+    with _flows(quiet=json_):
+        from flows.recover import recover as run
+
+        result = run(plan=plan, incident=incident, approval=approval, name=name)
+    show.as_json(result) if json_ else show.recovery(result)
+    if result.state == "held":
+        raise typer.Exit(HELD)
+
+
+@app.command(epilog=EPILOGUE)
+def review(
+    plan: PlanOption = "plan.yaml",
+    incident: Annotated[str, typer.Option(help="An incident's id; the latest resolved one if absent.")] = "",
+    json_: JsonOption = False,
+) -> None:
+    """Review an incident: what it cost, what the plan missed, what changes. Writes a report; changes nothing else."""
+    with _flows(quiet=json_):
+        from flows.review import review as run
+
+        result = run(plan=plan, incident=incident)
+    show.as_json(result) if json_ else show.reviewed(result)
+
+
+@app.command(epilog=EPILOGUE)
+def monitor(
+    plan: PlanOption = "plan.yaml",
+    provider: Annotated[str, typer.Option(help="A provider of the plan, or `all`.")] = "all",
+    json_: JsonOption = False,
+) -> None:
+    """Look once at the status page, the API and the counts; the state between passes is in the journal."""
+    with _flows(quiet=json_):
+        from flows.monitor import monitor as run
+
+        result = run(plan=plan, provider=provider)
+    show.as_json(result) if json_ else show.monitored(result)
+
+
+@plan.command("check")
+def plan_check(plan: PlanOption = "plan.yaml", json_: JsonOption = False) -> None:
+    """Say what the plan lacks against the checklist of a disaster recovery plan (exit code 1 if anything)."""
+    from tasks.plan import lint, load_plan
+
+    findings = lint(load_plan(plan).plan)
+    show.as_json({"findings": findings}) if json_ else show.plan_findings(findings)
+    if findings:
+        raise typer.Exit(1)
+
+
+@plan.command("schema")
+def plan_schema_command() -> None:
+    """Print the JSON Schema of the plan, for editors."""
+    from tasks.plan import plan_schema
+
+    typer.echo(plan_schema())

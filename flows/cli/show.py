@@ -1,0 +1,371 @@
+"""How the command line shows things: bars and tables for a person, plain lines when piped, JSON on request."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import logging
+import sys
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from enum import Enum
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+out = Console(highlight=False, soft_wrap=True)
+err = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+class Bars:
+    """Progress as bars on a terminal; when piped, one line per finished piece of work that took over two seconds."""
+
+    def __init__(self, *, quiet: bool = False) -> None:
+        self._live = err.is_terminal and not quiet
+        self._quiet = quiet
+        self._bar: Progress | None = None
+        self._title = ""
+        self._began = 0.0
+
+    def start(self, title: str, total: int | None = None) -> None:
+        """Begin work called `title` of `total` units."""
+        self.finish()
+        self._title, self._began = title, time.monotonic()
+        if self._live:
+            self._bar = Progress(
+                TextColumn("  {task.description}"),
+                BarColumn(bar_width=28),
+                MofNCompleteColumn(),
+                TimeRemainingColumn(),
+                console=err,
+                transient=True,
+            )
+            self._bar.add_task(title, total=total)
+            self._bar.start()
+
+    def advance(self, units: int = 1) -> None:
+        """Report that `units` more are done."""
+        if self._bar is not None:
+            self._bar.advance(self._bar.task_ids[0], units)
+
+    def finish(self, note: str = "") -> None:
+        """End the current work."""
+        if self._bar is not None:
+            self._bar.stop()
+            self._bar = None
+        elif self._title and not self._quiet and time.monotonic() - self._began > 2:
+            err.print(
+                f"  {self._title}: {note or 'done'} ({time.monotonic() - self._began:.0f} s)", markup=False
+            )
+        self._title = ""
+
+
+def plain(value: Any) -> Any:
+    """Return `value` as what JSON can say: dataclasses and models become objects, times ISO 8601."""
+    if isinstance(value, BaseModel):
+        return plain(value.model_dump())
+    if dataclasses.is_dataclass(value) and not isinstance(value, type):
+        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
+    if isinstance(value, dict):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [plain(one) for one in value]
+    if isinstance(value, datetime):
+        return value.isoformat()
+    if isinstance(value, Enum):
+        return plain(value.value)
+    if isinstance(value, Path):
+        return str(value)
+    return value
+
+
+def as_json(value: Any) -> None:
+    """Print `value` as one JSON object on standard output, and nothing else."""
+    sys.stdout.write(json.dumps(plain(value), indent=2, ensure_ascii=False, default=str) + "\n")
+    sys.stdout.flush()
+
+
+def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Sequence[str] = ()) -> None:
+    """Print rows under `columns`: aligned on a terminal, tab-separated when piped."""
+    if not out.is_terminal:
+        for row in [columns, *rows]:
+            out.print("\t".join("" if cell is None else str(cell) for cell in row), markup=False)
+        return
+    drawn = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
+    for column in columns:
+        drawn.add_column(column, justify="right" if column in numbers else "left")
+    for row in rows:
+        drawn.add_row(*("" if cell is None else str(cell) for cell in row))
+    out.print(drawn)
+
+
+def when(moment: datetime | None) -> str:
+    """Return `moment` to the minute in UTC, or a dash."""
+    return "—" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
+
+
+def size(count: int) -> str:
+    """Return `count` bytes as B, KiB, MiB or GiB."""
+    amount = float(count)
+    for unit in ("B", "KiB", "MiB"):
+        if amount < 1024:
+            return f"{amount:.0f} {unit}" if unit == "B" else f"{amount:.1f} {unit}"
+        amount /= 1024
+    return f"{amount:.1f} GiB"
+
+
+@contextlib.contextmanager
+def story(*, quiet: bool = False) -> Iterator[None]:
+    """Print the lines of a demo's story as they are told, with the seconds since it began."""
+    logger = logging.getLogger("mailstay.story")
+    handler = _Lines()
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    if not quiet:
+        logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+
+
+class _Lines(logging.Handler):
+    def __init__(self) -> None:
+        super().__init__()
+        self._began = time.monotonic()
+
+    def emit(self, record: logging.LogRecord) -> None:
+        out.print(f"{time.monotonic() - self._began:4.0f} s  {record.getMessage()}", markup=False)
+
+
+def demo_end(result: Any) -> None:
+    """Print where a demo ended: the estimate beside the truth, the promises, and what to look at next."""
+    messages, loss, data = result.messages, result.loss, result.data_loss
+    truth = messages["truth"]
+    covered = "inside" if loss["low"] <= loss["truth"] <= loss["high"] else "outside"
+    table(
+        ["", "reported", "true"],
+        [
+            ["messages due in the outage", f"{messages['due']:,}", f"{truth['due']:,}"],
+            ["delayed", f"{messages['delayed']:,}", f"{truth['delayed']:,}"],
+            ["dropped", f"{messages['dropped']:,}", f"{truth['dropped']:,}"],
+            ["outcome unknown, listed for a decision", f"{messages['unknown']:,}", f"{truth['unknown']:,}"],
+            ["rows at risk", f"{data['at_risk']:,}", f"{data['at_risk_truth']:,}"],
+            ["rows lost", f"{data['rows']:,}", f"{data['truth']:,}"],
+            [f"net loss, {loss['currency']}", f"{loss['estimate']:,.0f}", f"{loss['truth']:,.0f}"],
+        ],
+        numbers=["reported", "true"],
+    )
+    out.print(
+        f"The 95 % interval is {loss['low']:,.0f} to {loss['high']:,.0f} {loss['currency']}: the truth lies {covered}."
+    )
+    out.print(
+        f"By the mailbox: mailed twice {messages['duplicated']}, too late {messages['after_latest_useful']}, "
+        f"although opted out {messages['to_opted_out']}."
+    )
+    folder = Path(result.report).parents[3]
+    out.print(f"\nReport: {result.report}", markup=False)
+    out.print("Look next:")
+    out.print(
+        f"  mailstay incidents show {result.incident['id']} --plan {folder / 'plan.yaml'}", markup=False
+    )
+    out.print(f"  mailstay snapshots list --plan {folder / 'plan.yaml'}", markup=False)
+    out.print(f"Done in {result.seconds:.0f} s.")
+
+
+def backups(taken: Sequence[Any]) -> None:
+    """Print what a backup took."""
+    table(
+        ["snapshot", "tables", "rows", "size", "verified", "seconds"],
+        [
+            [
+                one.snapshot_id,
+                one.tables,
+                f"{one.rows:,}",
+                size(one.bytes),
+                "every byte" if one.verified else "DAMAGED",
+                f"{one.seconds:.1f}",
+            ]
+            for one in taken
+        ],
+        numbers=["tables", "rows", "size", "seconds"],
+    )
+
+
+def validations(result: Any) -> None:
+    """Print the verdict on each snapshot, with the reason of a quarantine."""
+    for one in result.snapshots:
+        out.print(one.reason, markup=False)
+        if one.docs:
+            out.print(f"  Data Docs: {one.docs}", markup=False)
+
+
+def snapshot_list(found: Sequence[Any]) -> None:
+    """Print a line per snapshot."""
+    table(
+        ["snapshot", "consistent at", "tables", "rows", "size", "state", "verified", "held by"],
+        [
+            [
+                one.snapshot_id,
+                when(one.consistency_at),
+                len(one.tables),
+                f"{one.rows:,}",
+                size(one.bytes),
+                one.state,
+                one.verified or "—",
+                ", ".join(one.held_by) or "—",
+            ]
+            for one in found
+        ],
+        numbers=["tables", "rows", "size"],
+    )
+
+
+def snapshot(manifest: Any) -> None:
+    """Print one snapshot's facts and its tables."""
+    out.print(f"{manifest.snapshot_id}  {manifest.started_at:%Y-%m-%d %H:%M:%S} UTC", markup=False)
+    for key, value in manifest.consistency.items():
+        out.print(f"  {key}: {value}", markup=False)
+    table(
+        ["table", "rows", "objects", "size", "checksum", "casts"],
+        [
+            [
+                name,
+                f"{entry.rows:,}",
+                len(entry.objects),
+                size(sum(one.bytes for one in entry.objects)),
+                entry.checksum[:12],
+                ", ".join(f"{one.name}: {one.cast}" for one in entry.facts.columns if one.cast) or "—",
+            ]
+            for name, entry in manifest.tables.items()
+        ],
+        numbers=["rows", "objects", "size"],
+    )
+
+
+def verification(report: Any, level: str) -> None:
+    """Print every damage that was found, or that there is none."""
+    for one in report.findings:
+        place = " ".join(str(part) for part in (one.snapshot_id, one.table, one.object) if part)
+        out.print(f"{one.kind}: {one.message} [{place}]", markup=False)
+    verdict = "whole" if report.ok else f"{len(report.findings)} findings"
+    out.print(f"{level}: {report.objects} objects, {size(report.bytes)}: {verdict}", markup=False)
+
+
+def incident_list(found: Sequence[Any]) -> None:
+    """Print a line per incident."""
+    table(
+        ["incident", "provider", "state", "cause", "declared", "resolved", "summary"],
+        [
+            [
+                one.id,
+                one.provider,
+                one.state,
+                one.cause_class,
+                when(one.timestamps.get("declared_at")),
+                when(one.timestamps.get("resolved_at")),
+                one.summary,
+            ]
+            for one in found
+        ],
+    )
+
+
+def incident(content: dict[str, Any]) -> None:
+    """Print everything the journal knows of one incident, for a person in a hurry: state first, history last."""
+    head = content["incident"]
+    out.print(f"{head.id}  {head.provider}  {head.state}  {head.cause_class}", markup=False)
+    out.print(f"  {head.summary}", markup=False)
+    for kind, at in content["timestamps"].items():
+        out.print(f"  {kind:<18} {at:%Y-%m-%d %H:%M:%S} UTC", markup=False)
+    out.print("\nMetrics")
+    table(
+        ["metric", "from", "to", "minutes", "status"],
+        [
+            [
+                one.name,
+                one.from_anchor,
+                one.to_anchor,
+                "" if one.seconds is None else f"{one.seconds / 60:.1f}",
+                one.status,
+            ]
+            for one in content["metrics"]
+        ],
+        numbers=["minutes"],
+    )
+    if content["approvals"]:
+        out.print("\nApprovals")
+        table(
+            ["id", "subject", "status", "by", "through"],
+            [[one.id, one.subject, one.status, one.name, one.via] for one in content["approvals"]],
+        )
+    if content["actions"]:
+        out.print("\nActions")
+        table(
+            ["action", "target", "status", "intended", "error"],
+            [
+                [one.kind, one.target, one.status, when(one.intended_at), one.error]
+                for one in content["actions"]
+            ],
+        )
+    out.print("\nTimeline (UTC)")
+    table(
+        ["time", "what", "text"],
+        [[when(one.at), one.kind, one.text] for one in content["timeline"]],
+    )
+
+
+def response(result: Any) -> None:
+    """Print what a response came to."""
+    counts = ", ".join(f"{count} {status}" for status, count in result.actions.items()) or "no actions"
+    out.print(f"{result.incident}: {counts}", markup=False)
+    if result.held:
+        out.print(f"Held: {result.reason}", markup=False)
+        out.print(f"Next: mailstay incidents show {result.incident}, then run respond again", markup=False)
+
+
+def recovery(result: Any) -> None:
+    """Print what a recovery came to."""
+    out.print(f"{result.incident}: {result.state}", markup=False)
+    if result.reason:
+        out.print(f"Held: {result.reason}", markup=False)
+    table(["outcome", "people"], [[k, f"{n:,}"] for k, n in result.outcomes.items()], numbers=["people"])
+    if result.unknown:
+        out.print(f"Outcomes that nobody knows, for a decision: {result.unknown}", markup=False)
+
+
+def reviewed(result: Any) -> None:
+    """Print what a review came to."""
+    loss = result.loss
+    out.print(
+        f"{result.incident}: report v{result.version:02d} ({'settled' if result.settled else 'provisional'})"
+    )
+    out.print(
+        f"  net loss {loss['net'] / 100:,.0f} {loss['currency']}"
+        f" (95 %: {loss['low'] / 100:,.0f} to {loss['high'] / 100:,.0f})"
+    )
+    out.print(f"  {result.report}", markup=False)
+
+
+def monitored(watched: Sequence[Any]) -> None:
+    """Print what one pass over the providers found."""
+    for one in watched:
+        out.print(
+            f"{one.provider}: {one.phase}" + (f" ({one.incident})" if one.incident else ""), markup=False
+        )
+        for line in one.seen:
+            out.print(f"  {line}", markup=False)
+
+
+def plan_findings(findings: Sequence[Any]) -> None:
+    """Print what a plan lacks and how to mend it."""
+    for one in findings:
+        out.print(f"{one.field}: {one.missing}. To fix it: {one.fix}", markup=False)
+    if not findings:
+        out.print("The plan is complete.")
