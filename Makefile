@@ -27,7 +27,7 @@ check: $(READY)  ## format, lint, types, layers, generated docs
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-	$(BIN)/python -m docs.build --check
+	$(BIN)/cog --check --diff -I . docs/reference/*.md
 
 test-fast: $(READY) ## the inner loop: under 90 seconds
 	$(BIN)/pytest -q -m "not integration and not browser and not kill and not slow"
@@ -43,7 +43,7 @@ format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff check --fix .
 
 docs: $(READY)   ## write the generated pages again
-	$(BIN)/python -m docs.build
+	$(BIN)/cog -r -I . docs/reference/*.md
 
 lock: $(READY)   ## resolve requirements.lock again
 	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links --quiet --custom-compile-command "make lock" pyproject.toml -o requirements.lock
