@@ -36,7 +36,7 @@ def run_checks(
 
     Raises:
         SnapshotError: there is no such snapshot, or its manifest was tampered with.
-        ChecksError: none of its tables has a contract.
+        ChecksError: there is no contract.
     """
     manifest = store.manifest(snapshot_id)
     before = store.manifest(previous.snapshot_id).tables if previous is not None else {}

@@ -149,6 +149,7 @@ class Rows(_Rule):
     shrink_at_most: Share = Field(
         1, description="Share of the last valid snapshot's rows that may have gone; 1 = all."
     )
+    shrink_severity: Severity = Field("critical", description="What it means if more rows have gone.")
 
 
 class ForeignKeyRule(_Rule):

@@ -6,6 +6,8 @@ import shutil
 from pathlib import Path
 from typing import Any
 
+from tasks.checks.errors import ChecksError
+
 
 def write_docs(context: Any, folder: Path) -> str:
     """Write the pages of every suite and result in `context` into `folder` and return its absolute path.
@@ -28,6 +30,12 @@ def write_docs(context: Any, folder: Path) -> str:
         },
     )
     context.build_data_docs(site_names=["mailstay"])
+    wanted = len(context.validation_results_store.list_keys())
+    written = len(list((fresh / "validations").rglob("*.html")))
+    if written != wanted:  # a page that cannot be rendered is only logged by Great Expectations
+        raise ChecksError(
+            f"{wanted - written} of {wanted} Data Docs pages were not written", where=str(folder)
+        )
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
     return str(folder)

@@ -65,7 +65,7 @@ def explain(snapshot_id: str, findings: Sequence[CheckFinding], checks: int, las
     lines += [f"- {_line(finding, snapshot_id)}" for finding in critical[:_SHOWN]]
     text = "\n".join(lines) + _more(critical)
     if lesser:
-        text += f"\nBeside them {plural(len(lesser), 'finding')} that only report."
+        text += f"\nBeside them {plural(len(lesser), 'finding')} of lesser severity."
     good = f"The last good snapshot is {last_good}." if last_good else "There is no good snapshot before it."
     return f"{text}\n{good}"
 

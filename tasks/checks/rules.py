@@ -16,6 +16,7 @@ from typing import Any
 
 from tasks.checks.contracts import Column, ColumnType, Contract
 from tasks.checks.findings import Severity
+from tasks.core import plural
 
 # What DuckDB calls the types of a Parquet file's columns, per family of the contract.
 TYPE_FAMILIES: dict[ColumnType, str] = {
@@ -138,7 +139,7 @@ class _Compiler:
             self.add(
                 "rows_at_least",
                 severity=contract.rows.severity,
-                says=f"there are at least {contract.rows.at_least:,} rows",
+                says=f"it has at least {plural(contract.rows.at_least, 'row')}",
                 expectation="expect_table_row_count_to_be_between",
                 kwargs={"min_value": contract.rows.at_least},
             )
@@ -146,7 +147,7 @@ class _Compiler:
             fewest = math.ceil(figures.previous_rows * (1 - contract.rows.shrink_at_most))
             self.add(
                 "rows_shrink",
-                severity=contract.rows.severity,
+                severity=contract.rows.shrink_severity,
                 says=f"at least {fewest:,} of the {figures.previous_rows:,} rows of the last valid snapshot remain",
                 expectation="expect_table_row_count_to_be_between",
                 kwargs={"min_value": fewest},
