@@ -28,6 +28,18 @@ if TYPE_CHECKING:
         LossEstimate,
         ShopHistory,
     )
+    from tasks.impact.dataloss import DataImpact, TableAbout, measure_data
+    from tasks.impact.extract import Evidence, reactions_of, read_evidence, sends_of
+    from tasks.impact.messages import (
+        LATE_AFTER,
+        MessageCounts,
+        MessageImpact,
+        measure_messages,
+        measured_impact_start,
+    )
+    from tasks.impact.money import MoneyImpact, measure_money
+    from tasks.impact.objectives import ObjectiveCheck, check_objectives
+    from tasks.impact.reputation import ReputationCheck, check_reputation
 
 _LAZY = {
     "tasks.impact.counterfactual": (
@@ -40,24 +52,72 @@ _LAZY = {
         "LossEstimate",
         "ShopHistory",
     ),
+    "tasks.impact.dataloss": (
+        "DataImpact",
+        "TableAbout",
+        "measure_data",
+    ),
+    "tasks.impact.extract": (
+        "Evidence",
+        "reactions_of",
+        "read_evidence",
+        "sends_of",
+    ),
+    "tasks.impact.messages": (
+        "LATE_AFTER",
+        "MessageCounts",
+        "MessageImpact",
+        "measure_messages",
+        "measured_impact_start",
+    ),
+    "tasks.impact.money": (
+        "MoneyImpact",
+        "measure_money",
+    ),
+    "tasks.impact.objectives": (
+        "ObjectiveCheck",
+        "check_objectives",
+    ),
+    "tasks.impact.reputation": (
+        "ReputationCheck",
+        "check_reputation",
+    ),
 }
 _HOME = {name: module for module, names in _LAZY.items() for name in names}
 
 __all__ = [
+    "LATE_AFTER",
     "LEVELS",
     "LOW_CONFIDENCE_BELOW",
     "RESPONSE_PROFILES",
     "Calendar",
     "Counterfactual",
+    "DataImpact",
+    "Evidence",
     "Forecast",
     "ImpactError",
     "Interval",
     "LossEstimate",
+    "MessageCounts",
+    "MessageImpact",
+    "MoneyImpact",
+    "ObjectiveCheck",
+    "ReputationCheck",
     "ResponseProfile",
     "ShopHistory",
+    "TableAbout",
     "TooLittleHistory",
+    "check_objectives",
+    "check_reputation",
     "expected_value_minor",
+    "measure_data",
+    "measure_messages",
+    "measure_money",
+    "measured_impact_start",
+    "reactions_of",
+    "read_evidence",
     "respond_to_send",
+    "sends_of",
     "still_interested",
 ]
 

@@ -342,6 +342,10 @@ class Counterfactual:
         )
         return result
 
+    def value_per_message_now(self, kind: str) -> float:
+        """Return what a message of `kind` brought on average, as known when the outage began (minor units)."""
+        return float(self.value_per_message(kind, np.array([self._past]))[0]) if kind in self.kinds else 0.0
+
     def _pressure(self, at: pd.Series[Any], sends: pd.DataFrame) -> dict[str, Floats]:
         """Messages per hour and kind, spread over the hours in which their orders come."""
         result = {}

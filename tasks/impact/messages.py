@@ -1,0 +1,250 @@
+"""What an outage did to messages: due, delayed, dropped, suppressed, unknown, duplicated, and the minutes.
+
+A message is one campaign to one subscriber; a catch-up copy counts as the campaign that it catches up. The terms:
+
+- *planned at*: the campaign's `send_at` plus the message's place in the queue at the provider's speed.
+- *due*: planned from the start of the impact (included) to restoration (excluded), not attempted before the impact,
+  and wanted: the person had not opted out before the planned time. An unknown message is not counted as due.
+- *delayed*: due, and taken by the provider more than five minutes after the planned time; *on time*: within them.
+- *suppressed*: due, never sent, and the person opted out after the planned time.
+- *dropped*: due, never sent, for any other reason (too late, decided, forgotten).
+- *unknown*: the sender's log leaves open whether it went out.
+- *duplicated*: taken more than once. *After latest useful*, *to opted out*: taken when it must not have been.
+
+due = delayed + on time + suppressed + dropped + bounced.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from datetime import datetime, timedelta
+
+import numpy as np
+import pandas as pd
+
+from tasks.impact.errors import ImpactError
+
+LATE_AFTER = timedelta(minutes=5)
+"""A message counts as delayed when it went out more than this after its planned time."""
+
+FATES = ("delayed", "on_time", "suppressed", "dropped", "bounced", "unknown")
+
+
+@dataclass(frozen=True)
+class MessageCounts:
+    """Messages by what became of them; the terms are those of the module.
+
+    Attributes:
+        minutes_median: median delay of the delayed ones, in minutes.
+        minutes_longest: longest delay, in minutes.
+        message_minutes: sum of all delays, in minutes.
+    """
+
+    due: int
+    delayed: int
+    on_time: int
+    suppressed: int
+    dropped: int
+    bounced: int
+    unknown: int
+    duplicated: int
+    after_latest_useful: int
+    to_opted_out: int
+    minutes_median: float
+    minutes_longest: float
+    message_minutes: float
+
+
+@dataclass(frozen=True)
+class MessageImpact:
+    """The counts, the same per campaign, and every message behind them.
+
+    Attributes:
+        counts: totals.
+        campaigns: per campaign `campaign_id`, `name`, `kind`, `send_at`, `latest_useful_at`, `verdict`, and the counts.
+        messages: per due or unknown message `campaign_id`, `subscriber_id`, `planned_at`, `attempted_at`, `fate`,
+            `late_minutes`.
+        planned_sends: what was to be sent from the impact on, for the money estimate: `planned_at`, `kind`,
+            `campaign_id`, `messages`.
+    """
+
+    counts: MessageCounts
+    campaigns: pd.DataFrame
+    messages: pd.DataFrame
+    planned_sends: pd.DataFrame
+
+
+def measure_messages(
+    campaigns: pd.DataFrame,
+    attempts: pd.DataFrame,
+    audiences: pd.DataFrame,
+    opt_outs: pd.DataFrame,
+    *,
+    impact_started_at: datetime,
+    restored_at: datetime,
+    until: datetime,
+    messages_per_minute: int,
+    verdicts: dict[int, str] | None = None,
+) -> MessageImpact:
+    """Say what became of every message that the outage could touch.
+
+    Args:
+        campaigns: `campaign_id`, `name`, `kind`, `send_at`, `latest_useful_at` (UTC).
+        attempts: every message of these campaigns in the sender's log: `campaign_id`, `subscriber_id`, `outcome`
+            (`accepted`, `bounced`, `unknown`, `not_attempted`), `attempted_at`, and `copies` (how often it was taken).
+        audiences: whom each campaign was meant for: `campaign_id`, `subscriber_id`.
+        opt_outs: the standing opt-outs, from whoever witnessed them: `subscriber_id`, `requested_at`.
+        impact_started_at: start of the impact.
+        restored_at: when sending worked again.
+        until: end of the window of the report: what is planned later is left out.
+        messages_per_minute: the provider's speed.
+        verdicts: per campaign what was decided, in a word.
+    """
+    everyone = _everyone(campaigns, attempts, audiences, opt_outs, messages_per_minute, until)
+    start, restored = pd.Timestamp(impact_started_at), pd.Timestamp(restored_at)
+    unknown = everyone["outcome"] == "unknown"
+    before = everyone["attempted_at"] < start
+    unwanted = everyone["requested_at"] < everyone["planned_at"]
+    hit = (everyone["planned_at"] < restored) & ~before & ~unwanted
+    late = everyone["attempted_at"] - everyone["planned_at"]
+    accepted = everyone["outcome"] == "accepted"
+    fate = np.select(
+        [
+            unknown,
+            accepted & (late > LATE_AFTER),
+            accepted,
+            everyone["outcome"] == "bounced",
+            everyone["requested_at"].notna(),
+        ],
+        ["unknown", "delayed", "on_time", "bounced", "suppressed"],
+        "dropped",
+    )
+    everyone = everyone.assign(fate=fate, late_minutes=late.where(accepted).dt.total_seconds() / 60)
+    touched = everyone[hit | (unknown & (everyone["attempted_at"] < restored))]
+    wrong = everyone[accepted & ~before]
+    wrong = wrong.assign(
+        after_latest_useful=wrong["attempted_at"] > wrong["latest_useful_at"],
+        to_opted_out=wrong["attempted_at"] > wrong["requested_at"],
+        duplicated=wrong["copies"] > 1,
+    )
+    due = touched[touched["fate"] != "unknown"]
+    table = _per_campaign(campaigns, touched, wrong, verdicts or {})
+    delays = due.loc[due["fate"] == "delayed", "late_minutes"]
+    sums = {name: int((touched["fate"] == name).sum()) for name in FATES}
+    counts = MessageCounts(
+        due=len(due),
+        **sums,
+        duplicated=int(wrong["duplicated"].sum()),
+        after_latest_useful=int(wrong["after_latest_useful"].sum()),
+        to_opted_out=int(wrong["to_opted_out"].sum()),
+        minutes_median=float(delays.median()) if len(delays) else 0.0,
+        minutes_longest=float(delays.max()) if len(delays) else 0.0,
+        message_minutes=float(delays.sum()),
+    )
+    columns = ["campaign_id", "subscriber_id", "planned_at", "attempted_at", "fate", "late_minutes"]
+    return MessageImpact(
+        counts,
+        table,
+        touched[columns].sort_values(["campaign_id", "subscriber_id"]).reset_index(drop=True),
+        _planned(everyone[~before & ~unwanted], start),
+    )
+
+
+def measured_impact_start(
+    campaigns: pd.DataFrame, attempts: pd.DataFrame, *, detected_at: datetime, restored_at: datetime
+) -> datetime | None:
+    """Return when the impact began as the sender's own log shows it, None if the log shows no silence.
+
+    The log's last attempt before the detection is followed by a silence. If a campaign was in the middle of its
+    audience then, the impact began with the first message whose outcome is open, else with that last attempt. If
+    nothing was being sent, it began when the first campaign was due that did not start within five minutes.
+
+    Args:
+        campaigns: `campaign_id`, `send_at`, `audience`.
+        attempts: `campaign_id`, `outcome`, `attempted_at`.
+        detected_at: when it was detected.
+        restored_at: when sending worked again.
+    """
+    detected, restored = pd.Timestamp(detected_at), pd.Timestamp(restored_at)
+    tried = attempts.dropna(subset=["attempted_at"])
+    earlier = tried[tried["attempted_at"] <= detected]
+    if not len(earlier):
+        return None
+    last = earlier["attempted_at"].max()
+    sent = earlier.groupby("campaign_id").size()
+    known = campaigns.set_index("campaign_id")
+    begun = earlier.groupby("campaign_id")["attempted_at"].min()
+    recent = [one for one in begun.index if last - begun[one] < pd.Timedelta(days=1) and one in known.index]
+    running = [one for one in recent if sent[one] < int(known.loc[one, "audience"] or 0)]
+    if running:
+        mine = earlier[earlier["campaign_id"].isin(running)]
+        open_ones = mine.loc[mine["outcome"] == "unknown", "attempted_at"]
+        moment = open_ones.min() if len(open_ones) else mine["attempted_at"].max()
+        return pd.Timestamp(moment).to_pydatetime()
+    started = tried.groupby("campaign_id")["attempted_at"].min()
+    waiting = campaigns[(campaigns["send_at"] > last) & (campaigns["send_at"] < restored)]
+    first = waiting["campaign_id"].map(started)
+    held = waiting[first.isna() | (first > waiting["send_at"] + LATE_AFTER)]
+    return pd.Timestamp(held["send_at"].min()).to_pydatetime() if len(held) else None
+
+
+def _everyone(
+    campaigns: pd.DataFrame,
+    attempts: pd.DataFrame,
+    audiences: pd.DataFrame,
+    opt_outs: pd.DataFrame,
+    messages_per_minute: int,
+    until: datetime,
+) -> pd.DataFrame:
+    if opt_outs["subscriber_id"].duplicated().any():
+        raise ImpactError("A person has two standing opt-outs", fix="pass the last wish of each person")
+    keys = ["campaign_id", "subscriber_id"]
+    wanted = campaigns[campaigns["send_at"] < pd.Timestamp(until)]
+    both = pd.concat([audiences[keys], attempts[keys]]).drop_duplicates()
+    both = both[both["campaign_id"].isin(wanted["campaign_id"])].sort_values(keys)
+    everyone = both.merge(attempts, on=keys, how="left").merge(
+        wanted[["campaign_id", "kind", "send_at", "latest_useful_at"]], on="campaign_id"
+    )
+    everyone = everyone.merge(opt_outs[["subscriber_id", "requested_at"]], on="subscriber_id", how="left")
+    everyone["outcome"] = everyone["outcome"].fillna("not_attempted")
+    everyone["copies"] = everyone["copies"].fillna(0)
+    for column in ("attempted_at", "requested_at", "latest_useful_at", "send_at"):
+        everyone[column] = pd.to_datetime(everyone[column], utc=True).astype("datetime64[us, UTC]")
+    place = everyone.groupby("campaign_id").cumcount()
+    step = np.rint(place / messages_per_minute * 60_000_000).astype("int64")
+    everyone["planned_at"] = everyone["send_at"] + pd.to_timedelta(step, unit="us")
+    return everyone
+
+
+def _per_campaign(
+    campaigns: pd.DataFrame, touched: pd.DataFrame, wrong: pd.DataFrame, verdicts: dict[int, str]
+) -> pd.DataFrame:
+    fates = (
+        touched.groupby(["campaign_id", "fate"])
+        .size()
+        .unstack(fill_value=0)
+        .reindex(columns=FATES, fill_value=0)
+    )
+    fates.insert(0, "due", fates.drop(columns="unknown").sum(axis=1))
+    never = ["duplicated", "after_latest_useful", "to_opted_out"]
+    table = fates.join(wrong.groupby("campaign_id")[never].sum()).fillna(0).astype("int64")
+    delays = touched[touched["fate"] == "delayed"].groupby("campaign_id")["late_minutes"]
+    table["minutes_median"] = delays.median().reindex(table.index).fillna(0.0)
+    table["minutes_longest"] = delays.max().reindex(table.index).fillna(0.0)
+    about = campaigns[["campaign_id", "name", "kind", "send_at", "latest_useful_at"]]
+    result = about.merge(table.reset_index(), on="campaign_id").sort_values(["send_at", "campaign_id"])
+    result.insert(5, "verdict", [verdicts.get(int(one), "") for one in result["campaign_id"]])
+    return result.reset_index(drop=True)
+
+
+def _planned(due: pd.DataFrame, start: pd.Timestamp) -> pd.DataFrame:
+    """What was to be sent, by hours; what was due before the impact began counts as due at it."""
+    floored = due["planned_at"].dt.floor("h")
+    at = floored.where(floored > start, start)
+    grouped = due.assign(planned_at=at).groupby(["planned_at", "kind", "campaign_id"]).size()
+    return grouped.rename("messages").reset_index()
+
+
+def counts_as_dict(counts: MessageCounts) -> dict[str, float]:
+    """Return the counts by name."""
+    return asdict(counts)
