@@ -124,6 +124,13 @@ class _Handler:
         with (folder / MAILBOX).open("rb") as earlier:
             self._order = sum(1 for _ in earlier)
 
+    async def handle_EHLO(  # noqa: N802
+        self, server: Any, session: Any, envelope: Any, hostname: str, responses: list[str]
+    ) -> list[str]:
+        """Offer PIPELINING (RFC 2920): commands are read from a stream one after the other anyway."""
+        session.host_name = hostname
+        return [responses[0], "250-PIPELINING", *responses[1:]]
+
     async def handle_DATA(self, server: Any, session: Any, envelope: Any) -> str:  # noqa: N802
         head = envelope.content.partition(b"\r\n\r\n")[0].decode(errors="replace")
         headers = dict(line.split(": ", 1) for line in head.split("\r\n") if ": " in line)

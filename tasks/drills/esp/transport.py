@@ -10,6 +10,7 @@ from typing import Protocol
 
 ACCEPTED = 250
 REFUSED_FOR_NOW = 451
+GO_AHEAD = 354
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Outgoing:
         return f"<{self.campaign_id}.{self.subscriber_id}@esp.example>"
 
     def to_bytes(self) -> bytes:
-        """Return the message as it goes into DATA."""
+        """Return the message as it goes into DATA, dots stuffed (RFC 5321 §4.5.2), without the closing dot."""
         lines = [
             f"From: {self.sender}",
             f"To: {self.recipient}",
@@ -52,7 +53,10 @@ class Outgoing:
                 f"List-Unsubscribe: <{self.unsubscribe_url}>",
                 "List-Unsubscribe-Post: List-Unsubscribe=One-Click",
             ]
-        return ("\r\n".join([*lines, "", self.body]) + "\r\n").encode()
+        body = "\r\n".join(
+            line.replace(".", "..", 1) if line.startswith(".") else line for line in self.body.splitlines()
+        )
+        return ("\r\n".join([*lines, "", body]) + "\r\n").encode()
 
 
 class Transport(Protocol):
@@ -101,10 +105,18 @@ class Smtp:
     @staticmethod
     def _transaction(session: smtplib.SMTP, message: Outgoing) -> int:
         sender = message.sender.rpartition("<")[2].rstrip(">")
-        for command in (f"MAIL FROM:<{sender}>", f"RCPT TO:<{message.recipient}>"):
-            code, _ = session.docmd(command)
-            if code != ACCEPTED:
-                session.rset()
-                return code
-        code, _ = session.data(message.to_bytes())
-        return code
+        commands = (f"MAIL FROM:<{sender}>", f"RCPT TO:<{message.recipient}>", "DATA")
+        if session.has_extn("pipelining"):  # RFC 2920: one write, then the replies in order
+            session.send("".join(f"{command}\r\n" for command in commands))
+            replies = [session.getreply()[0] for _ in commands]
+        else:
+            replies = []
+            for command in commands:
+                replies.append(session.docmd(command)[0])
+                if replies[-1] >= REFUSED_FOR_NOW:
+                    break
+        if replies[-1] != GO_AHEAD:
+            session.rset()
+            return next(code for code in replies if code != ACCEPTED)
+        session.send(message.to_bytes() + b".\r\n")
+        return session.getreply()[0]
