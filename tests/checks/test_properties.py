@@ -136,13 +136,13 @@ places = st.sets(st.integers(0, 24), max_size=8)
 copied = st.lists(st.integers(0, 24), max_size=5)
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(clean_rows())
 def test_any_clean_table_passes(rows: list[dict[str, Any]]) -> None:
     any_clean_table_passes(rows)
 
 
-@settings(max_examples=20)
+@settings(max_examples=16)
 @given(clean_rows(), rules, places)
 def test_planting_k_bad_rows_reports_exactly_k(
     rows: list[dict[str, Any]], rule: str, harmed: set[int]
@@ -150,7 +150,7 @@ def test_planting_k_bad_rows_reports_exactly_k(
     planted_rows_are_counted_exactly(rows, rule, harmed)
 
 
-@settings(max_examples=6)
+@settings(max_examples=4)
 @given(clean_rows(), copied)
 def test_duplicate_keys_are_counted_with_all_their_rows(
     rows: list[dict[str, Any]], copies: list[int]
@@ -268,7 +268,7 @@ def _counts_of_pandas(frame: pd.DataFrame) -> dict[str, int]:
     return counts
 
 
-@settings(max_examples=10)
+@settings(max_examples=6)
 @given(messy_rows)
 def test_pandas_and_duckdb_count_the_same(rows: list[tuple[Any, Any, Any]]) -> None:
     pandas_agrees(rows)
