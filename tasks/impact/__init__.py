@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     )
     from tasks.impact.money import MoneyImpact, measure_money
     from tasks.impact.objectives import ObjectiveCheck, check_objectives
-    from tasks.impact.reputation import ReputationCheck, check_reputation
+    from tasks.impact.reputation import LIMITS, ReputationCheck, check_reputation
 
 _LAZY = {
     "tasks.impact.counterfactual": (
@@ -79,6 +79,7 @@ _LAZY = {
         "check_objectives",
     ),
     "tasks.impact.reputation": (
+        "LIMITS",
         "ReputationCheck",
         "check_reputation",
     ),
@@ -88,6 +89,7 @@ _HOME = {name: module for module, names in _LAZY.items() for name in names}
 __all__ = [
     "LATE_AFTER",
     "LEVELS",
+    "LIMITS",
     "LOW_CONFIDENCE_BELOW",
     "RESPONSE_PROFILES",
     "Calendar",

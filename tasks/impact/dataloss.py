@@ -12,7 +12,7 @@ Works on a DuckDB connection with one schema per snapshot: `before_<source>` and
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
@@ -81,8 +81,9 @@ class DataImpact:
 
     @property
     def rows_lost(self) -> int:
-        """Rows that a witness proves lost."""
-        return int(self.lost.loc[~self.lost["estimated"].astype(bool), "rows"].sum())
+        """Rows of raw tables that a witness proves lost; where two witnesses speak, the larger count."""
+        proven = self.lost[~self.lost["estimated"].astype(bool) & (self.lost["table"] != "suppressions")]
+        return int(proven.groupby(["source", "table"])["rows"].max().sum())
 
 
 def measure_data(
@@ -95,6 +96,7 @@ def measure_data(
     restored_at: datetime,
     events_source: str | None,
     witness_source: str | None,
+    rewritten: Collection[int] = (),
 ) -> DataImpact:
     """Count rows at risk and rows lost.
 
@@ -107,6 +109,7 @@ def measure_data(
         restored_at: when the provider worked again.
         events_source: the source that holds the provider's events, if any.
         witness_source: the source with `webhook_receipts` and `consent_requests`, if any.
+        rewritten: campaigns that the recovery itself changed: their links to lists went on purpose.
     """
     known = {(one.source, one.name): one for one in tables}
     proven = _lost_by_receipts(connection, known, events_source, witness_source, impact_started_at)
@@ -129,7 +132,7 @@ def measure_data(
             at = pd.to_datetime(missing["occurred_at"])
             rows += int((at > pd.Timestamp(since).tz_localize(None)).sum()) if since else len(at)
         risk.append({"source": one.source, "table": one.name, "since": since, "rows": rows})
-    lost = [*_lost_by_key(connection, tables, consistency_at)]
+    lost = _lost_by_key(connection, tables, consistency_at, rewritten)
     for (source, name), missing in proven.items():
         lost.append(
             {
@@ -180,6 +183,7 @@ def _lost_by_key(
     connection: duckdb.DuckDBPyConnection,
     tables: Sequence[TableAbout],
     consistency_at: Mapping[str, datetime | None],
+    rewritten: Collection[int],
 ) -> list[dict[str, Any]]:
     found = []
     for one in tables:
@@ -189,11 +193,15 @@ def _lost_by_key(
             continue
         keys = ", ".join(f'"{key}"' for key in one.primary_key)
         before = _table("before", one)
-        checked = _count(connection, f"SELECT count(*) FROM {before}", [])
+        kept, values = "", []
+        if "campaign_id" in one.columns and not set(BIRTH_COLUMNS) & set(one.columns):
+            kept, values = " WHERE campaign_id NOT IN (SELECT unnest(?::BIGINT[]))", [sorted(rewritten)]
+        checked = _count(connection, f"SELECT count(*) FROM {before}{kept}", values)
         gone = _count(
             connection,
-            f"SELECT count(*) FROM (SELECT {keys} FROM {before} EXCEPT SELECT {keys} FROM {_table('after', one)})",
-            [],
+            f"SELECT count(*) FROM (SELECT {keys} FROM {before}{kept}"
+            f" EXCEPT SELECT {keys} FROM {_table('after', one)})",
+            values,
         )
         found.append(
             {
@@ -261,12 +269,16 @@ def _opt_outs_missing(
     events_source: str | None,
     witness_source: str | None,
 ) -> tuple[int, int]:
-    """Return (standing opt-outs in our records, how many of those people the provider would still mail)."""
+    """Return (standing opt-outs in our records, how many of those people the provider would still mail).
+
+    A list that only catch-up campaigns used, all of them over, is nobody's audience any more.
+    """
     if (
         events_source is None
         or witness_source is None
         or (witness_source, "consent_requests") not in known
-        or (events_source, "subscriber_lists") not in known
+        or not {(events_source, name) for name in ("subscriber_lists", "campaign_lists", "campaigns")}
+        <= set(known)
     ):
         return 0, 0
     shop, esp = f"after_{witness_source}", f"after_{events_source}"
@@ -275,10 +287,16 @@ def _opt_outs_missing(
         WITH wish AS (
             SELECT customer_id, arg_max(kind, (requested_at, request_id)) AS kind
             FROM "{shop}".consent_requests GROUP BY customer_id
+        ), spent AS (
+            SELECT l.list_id FROM "{esp}".campaign_lists l JOIN "{esp}".campaigns c ON c.id = l.campaign_id
+            WHERE l.list_id IS NOT NULL
+            GROUP BY l.list_id
+            HAVING bool_and(c.attribs ->> '$.catch_up_of' IS NOT NULL AND c.status IN ('finished', 'cancelled'))
         ), mailable AS (
             SELECT DISTINCT m.subscriber_id FROM "{esp}".subscriber_lists m
             JOIN "{esp}".subscribers s ON s.id = m.subscriber_id
             WHERE m.status <> 'unsubscribed' AND s.status = 'enabled'
+                AND m.list_id NOT IN (SELECT list_id FROM spent)
         )
         SELECT count(*) FILTER (WHERE kind = 'unsubscribe'),
             count(*) FILTER (WHERE kind = 'unsubscribe' AND customer_id IN (SELECT subscriber_id FROM mailable))

@@ -41,6 +41,7 @@ class ReputationCheck:
         baseline_count: how many of those had it.
         p_value: probability of so many or more if the catch-up were one more campaign like those before.
         alarm: `p_value` is below 1 %.
+        z: difference of the two rates in standard errors.
         look: a one-sided two-proportion z-test at 1 % fires; a reason to look, not a finding.
         limit: `none`, `watch` (above the lower limit) or `breach` (above the upper one).
     """
@@ -52,6 +53,7 @@ class ReputationCheck:
     baseline_count: int
     p_value: float
     alarm: bool
+    z: float
     look: bool
     limit: Literal["none", "watch", "breach"]
 
@@ -80,6 +82,7 @@ def check_reputation(catch_up: dict[str, int], baseline: pd.DataFrame) -> list[R
         count, usual = int(catch_up[metric]), int(baseline[metric].sum())
         a, b = fit_beta(baseline["messages"].tolist(), baseline[metric].tolist())
         p_value = beta_binomial_tail(count, sent, a, b)
+        z = _z(count, sent, usual, before)
         limits = LIMITS[metric]
         rate = count / sent if sent else 0.0
         over = "none" if limits is None or rate < limits[0] else "breach" if rate >= limits[1] else "watch"
@@ -92,7 +95,8 @@ def check_reputation(catch_up: dict[str, int], baseline: pd.DataFrame) -> list[R
                 baseline_count=usual,
                 p_value=p_value,
                 alarm=p_value < ALARM_BELOW,
-                look=_z(count, sent, usual, before) > _LOOK_ABOVE,
+                z=z,
+                look=z > _LOOK_ABOVE,
                 limit=over,  # type: ignore[arg-type]
             )
         )

@@ -1,0 +1,538 @@
+"""From measured figures to the content of a report: arranges, labels, and says what the figures rest on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any, cast
+
+import pandas as pd
+
+from tasks.comms import Told, judge_promises
+from tasks.core import plural
+from tasks.impact import (
+    DataImpact,
+    LossEstimate,
+    MessageImpact,
+    MoneyImpact,
+    ObjectiveCheck,
+    ReputationCheck,
+)
+from tasks.reports.casework import Case
+from tasks.reports.content import (
+    ActionItemRow,
+    ActionRow,
+    Appendix,
+    Bounds,
+    CampaignRow,
+    Cause,
+    CommunicationRow,
+    DataRow,
+    DecisionRow,
+    Estimate,
+    FindingRow,
+    Header,
+    HourPoint,
+    ImpactLine,
+    LessonRow,
+    Loss,
+    MessageCounts,
+    MetricRow,
+    ObjectiveRow,
+    Outage,
+    ReputationRow,
+    ReviewContent,
+    TimelineRow,
+    with_noise_band,
+)
+from tasks.reports.findings import NewItem
+
+_TOLD_KINDS = ("approval_requested", "approved", "rejected", "expired")
+
+
+@dataclass(frozen=True)
+class Figures:
+    """Everything that was measured of one case."""
+
+    messages: MessageImpact
+    money: MoneyImpact
+    reputation: tuple[ReputationCheck, ...]
+    data: DataImpact
+    objectives: tuple[ObjectiveCheck, ...]
+    findings: tuple[FindingRow, ...]
+    lessons: tuple[LessonRow, ...]
+    items: tuple[NewItem, ...]
+
+
+def assemble(case: Case, figures: Figures) -> ReviewContent:
+    """Return what the report of `case` shows."""
+    facts, incident = case.facts, case.facts.incident
+    counts = figures.messages.counts
+    plan = case.loaded.plan
+    severity = f"SEV-{facts.severity}" if facts.severity else "not rated"
+    loss = _loss(case, figures.money)
+    return ReviewContent(
+        header=Header(
+            company=plan.name,
+            incident_id=incident.id,
+            title=incident.summary,
+            provider=incident.provider,
+            severity=severity,
+            issued_at=case.now,
+            settlement="settled" if case.settled else "provisional",
+            currency=figures.money.currency,
+            settle_by=case.settled_at,
+            completeness=_completeness(case),
+            timezone=plan.report.timezone,
+            simulated=case.simulated,
+            owner=_role(case, "incident_commander"),
+            approver=_role(case, "approver"),
+            plan_digest=case.loaded.digest,
+        ),
+        outage=Outage(
+            impact_started_at=case.impact_started_at,
+            restored_at=case.restored_at,
+            resolved_at=case.resolved_at,
+            affected=_affected(figures),
+            decision_asked=_decision(figures),
+        ),
+        messages=MessageCounts(
+            due=counts.due,
+            delayed=counts.delayed,
+            on_time=counts.on_time,
+            suppressed=counts.suppressed,
+            dropped=counts.dropped + counts.bounced,
+            unknown=counts.unknown,
+            duplicated=counts.duplicated,
+            after_latest_useful=counts.after_latest_useful,
+            to_opted_out=counts.to_opted_out,
+        ),
+        loss=loss,
+        loss_missing_because=figures.money.refused,
+        impact_lines=_lines(figures),
+        campaigns=tuple(
+            _campaign(row, facts.ledgers) for row in figures.messages.campaigns.to_dict("records")
+        ),
+        hours=_hours(figures.money),
+        metrics=tuple(
+            MetricRow(one.name, one.from_anchor, one.to_anchor, one.seconds, one.status)
+            for one in facts.metrics
+        ),
+        objectives=tuple(_objective(one) for one in figures.objectives),
+        timeline=tuple(
+            TimelineRow(one.at, one.kind, one.text, f"journal fact {one.seq}")
+            for one in facts.timeline
+            if not one.kind.startswith("action_intended")
+        ),
+        decisions=tuple(
+            DecisionRow(
+                subject=one.subject,
+                decision=one.status,
+                by=one.name,
+                asked_at=one.requested_at,
+                answered_at=one.answered_at,
+                via=one.via,
+                vouched=one.vouched,
+            )
+            for one in facts.approvals
+        ),
+        actions=tuple(
+            ActionRow(kind, status, count)
+            for (kind, status), count in sorted(
+                Counter((one.kind, one.status) for one in facts.actions).items()
+            )
+        ),
+        communications=_communications(case),
+        reputation=tuple(_reputation(one) for one in figures.reputation),
+        data=_data(figures.data),
+        findings=figures.findings,
+        lessons=figures.lessons,
+        action_items=tuple(
+            ActionItemRow(
+                title=one.title,
+                type=one.type,
+                priority=one.priority,
+                owner=one.owner,
+                due_at=one.due_at,
+                proof=one.proof,
+                status=one.status,
+                evidence=one.evidence,
+            )
+            for one in facts.action_items
+        ),
+        similar_incidents=tuple(
+            f"{one.id}: {one.summary} ({one.provider}, {one.cause_class.replace('_', ' ')}, {one.state})"
+            for one in facts.similar
+        ),
+        cause=_cause(case),
+        appendix=_appendix(case, figures),
+    )
+
+
+def _loss(case: Case, money: MoneyImpact) -> Loss | None:
+    """Net is the joint estimate; deferred is counted; gross is their sum, its interval that of net, shifted."""
+    if money.net is None or money.gross is None:
+        return None
+    one, deferred = money.net.estimate, money.deferred_minor
+    net = _estimate(one, one.statistic)
+    gross = replace(
+        net,
+        statistic="gross",
+        observed_minor=net.observed_minor - deferred,
+        loss_minor=net.loss_minor + deferred,
+        intervals=tuple(
+            Bounds(b.level, b.low_minor + deferred, b.high_minor + deferred) for b in net.intervals
+        ),
+    )
+    late = Estimate("deferred", net.start, net.end, 0, deferred, deferred)
+    return Loss(
+        gross=gross,
+        net=net,
+        deferred=late,
+        attributed_minor=money.attributed_minor,
+        attribution_model="what a message of the same kind brought in the past by the shop's campaign tag, times the "
+        "messages that were due, less what those brought late; a claim of attribution, not an estimate of the loss",
+        cautions=tuple(_cautions(case, money)),
+    )
+
+
+def _cautions(case: Case, money: MoneyImpact) -> list[str]:
+    assert money.net is not None and money.gross is not None
+    net, during = money.net.estimate, money.gross.estimate
+    bounds = during.interval(0.95)
+    said = [
+        f"While it lasted ({plural(during.hours, 'hour')}), {_pounds(during.loss_minor)} less than expected came in "
+        f"(95 %: {_pounds(bounds.low_minor)} to {_pounds(bounds.high_minor)} {money.currency})."
+    ]
+    if not case.settled:
+        said.append(
+            f"Provisional: orders are in up to {case.data_until:%Y-%m-%d %H:%M} UTC; the window ends at "
+            f"{case.settled_at:%Y-%m-%d %H:%M} UTC."
+        )
+    if net.control != "none" and money.unaided is not None:
+        plain = money.unaided.estimate
+        wide = plain.interval(0.95)
+        said.append(
+            "Orders that no campaign brought serve as the control: the estimate holds if the outage left them alone. "
+            f"Without that assumption the net loss is {_pounds(plain.loss_minor)} "
+            f"(95 %: {_pounds(wide.low_minor)} to {_pounds(wide.high_minor)} {money.currency})."
+        )
+    if net.low_confidence:
+        said.append(
+            f"Low confidence: only {net.effective_placebos:.0f} comparable past windows; the outer bounds are "
+            "extrapolated and must not be called 95 %."
+        )
+    if net.near_holiday:
+        said.append("The window touches a public holiday: the interval was widened by half.")
+    return said
+
+
+def _estimate(one: LossEstimate, statistic: Any) -> Estimate:
+    return Estimate(
+        statistic=statistic,
+        start=one.start,
+        end=one.start + timedelta(hours=one.hours),
+        expected_minor=one.expected_minor,
+        observed_minor=one.observed_minor,
+        loss_minor=one.loss_minor,
+        intervals=tuple(Bounds(b.level, b.low_minor, b.high_minor) for b in one.intervals),
+        probability_of_loss=one.probability_of_loss,
+        effective_placebos=one.effective_placebos,
+        low_confidence=one.low_confidence,
+        noise_floor_minor=one.noise_floor_minor,
+        control=one.control,
+        near_holiday=one.near_holiday,
+    )
+
+
+def _hours(money: MoneyImpact) -> tuple[HourPoint, ...]:
+    if money.net is None:
+        return ()
+    points = tuple(
+        HourPoint(
+            at=cast(datetime, row["hour"].to_pydatetime()),
+            actual_minor=int(row["observed_minor"]),
+            expected_minor=float(row["expected_minor"]),
+        )
+        for row in money.net.hourly.to_dict("records")
+    )
+    return with_noise_band(points, money.net.estimate.noise_floor_minor)
+
+
+def _lines(figures: Figures) -> tuple[ImpactLine, ...]:
+    counts = figures.messages.counts
+    return (
+        ImpactLine("Longest delay of a message", round(counts.minutes_longest), "minutes"),
+        ImpactLine("Median delay of the delayed messages", round(counts.minutes_median), "minutes"),
+        ImpactLine(
+            "Opt-outs that the provider does not honour after recovery",
+            figures.data.opt_outs_missing,
+            "opt-outs",
+            checked="our own consent requests against the provider's lists",
+        ),
+        ImpactLine(
+            "Messages that bounced in the catch-up",
+            counts.bounced,
+            "messages",
+            checked="the sender's own log",
+        ),
+    )
+
+
+def _campaign(row: dict[Any, Any], ledgers: Any) -> CampaignRow:
+    entry = ledgers.get(int(row["campaign_id"]), {})
+    late = int(row["delayed"]) > 0
+    return CampaignRow(
+        campaign_id=int(row["campaign_id"]),
+        name=str(row["name"]),
+        kind=str(row["kind"]),
+        planned_at=_moment(row["send_at"]),
+        latest_useful_at=_moment(row["latest_useful_at"]),
+        verdict=str(entry.get("verdict", "")),
+        reason=str(entry.get("why") or entry.get("reason", "")),
+        due=int(row["due"]),
+        delayed=int(row["delayed"]),
+        on_time=int(row["on_time"]),
+        suppressed=int(row["suppressed"]),
+        dropped=int(row["dropped"]) + int(row["bounced"]),
+        unknown=int(row["unknown"]),
+        delay_median_minutes=float(row["minutes_median"]) if late else None,
+        delay_max_minutes=float(row["minutes_longest"]) if late else None,
+    )
+
+
+def _objective(one: ObjectiveCheck) -> ObjectiveRow:
+    anchors = [one.rpa_anchors, one.rta_anchors] if one.rta_minutes is not None else [one.rpa_anchors]
+    note = "; ".join(anchors)
+    if one.rto == "not_applicable":
+        note += "; not hit by the outage, so no recovery time"
+    if one.rpa_minutes is None:
+        note += "; no valid snapshot before the impact"
+    return ObjectiveRow(
+        object=one.name,
+        rpo_target_s=one.rpo_minutes * 60.0,
+        rpo_actual_s=None if one.rpa_minutes is None else one.rpa_minutes * 60,
+        rto_target_s=one.rto_minutes * 60.0,
+        rto_actual_s=None if one.rta_minutes is None else one.rta_minutes * 60,
+        mtpd_s=one.mtpd_minutes * 60.0,
+        note=note,
+    )
+
+
+def _reputation(one: ReputationCheck) -> ReputationRow:
+    from tasks.impact import LIMITS
+
+    limits = LIMITS[one.metric]
+    words = {"none": "", "watch": "above the watch limit", "breach": "above the limit of mailbox providers"}
+    note = [
+        f"{one.count} of {one.messages:,} against {one.baseline_count:,} of {one.baseline_messages:,}",
+        f"chance of so many or more: {one.p_value:.2f}",
+    ]
+    if one.look and not one.alarm:
+        note.append("a z-test would look at it, campaigns differ as much anyway")
+    if words[one.limit]:
+        note.append(words[one.limit])
+    return ReputationRow(
+        metric=one.metric,
+        baseline=one.baseline_rate if one.baseline_messages else None,
+        after=one.rate if one.messages else None,
+        z=one.z,
+        alarm=one.alarm or one.limit == "breach",
+        threshold=limits[1] if limits else None,
+        note="; ".join(note),
+    )
+
+
+def _data(data: DataImpact) -> tuple[DataRow, ...]:
+    """One row per raw table: what was at risk, and the most that any witness proves lost."""
+    proven = data.lost[~data.lost["estimated"].astype(bool)]
+    rows = []
+    for one in data.at_risk.to_dict("records"):
+        seen = proven[(proven["source"] == one["source"]) & (proven["table"] == one["table"])]
+        best = seen.sort_values("rows", ascending=False).head(1).to_dict("records")
+        rows.append(
+            DataRow(
+                source=str(one["source"]),
+                table=str(one["table"]),
+                at_risk=int(one["rows"]),
+                lost=int(best[0]["rows"]) if best else None,
+                witness=" and ".join(sorted(set(seen["witness"]))),
+                note=str(best[0]["note"]) if best and best[0]["rows"] else "",
+            )
+        )
+    for one in data.lost[data.lost["estimated"].astype(bool)].to_dict("records"):
+        rows.append(
+            DataRow(
+                source=str(one["source"]),
+                table=str(one["table"]),
+                at_risk=0,
+                lost=int(one["rows"]),
+                witness="",
+                estimated=True,
+                note=str(one["note"]),
+            )
+        )
+    return tuple(rows)
+
+
+def rows_at_risk(data: DataImpact) -> dict[str, int]:
+    """Return rows at risk per raw table."""
+    return {str(one["table"]): int(one["rows"]) for one in data.at_risk.to_dict("records")}
+
+
+def rows_lost(data: DataImpact) -> dict[str, int]:
+    """Return the rows that a witness proves lost, per raw table; estimates are left out."""
+    return {one.table: one.lost for one in _data(data) if one.lost is not None and not one.estimated}
+
+
+def _communications(case: Case) -> tuple[CommunicationRow, ...]:
+    told = [
+        Told(one.stakeholder, one.sent_at, one.promised_next_at)
+        for one in case.facts.communications
+        if one.status == "sent" and one.sent_at is not None
+    ]
+    kept = {(one.stakeholder, one.made_at): one.status for one in judge_promises(told, case.now)}
+    rows = []
+    for one in case.facts.communications:
+        standing = kept.get((one.stakeholder, one.sent_at)) if one.sent_at else None
+        rows.append(
+            CommunicationRow(
+                stakeholder=one.stakeholder,
+                channel=one.channel,
+                report=one.report,
+                subject=one.subject,
+                sent_at=one.sent_at,
+                status=one.status,
+                promised_next_at=one.promised_next_at,
+                kept=None if standing in (None, "pending") else standing == "kept",
+            )
+        )
+    return tuple(rows)
+
+
+def _cause(case: Case) -> Cause:
+    facts = case.facts
+    incident = facts.incident
+    declared = incident.timestamps.get("declared_at")
+    by = f"declared by {incident.declared_by}" + (f" at {declared:%H:%M} UTC" if declared else "")
+    evidence = tuple(dict.fromkeys(one.text for one in facts.timeline if one.kind == "evidence"))
+    return Cause(
+        cause_class=incident.cause_class,
+        trigger=incident.summary,
+        factors=evidence[:6],
+        detection=by,
+        resolution=f"restored as measured by probes at {case.restored_at:%H:%M} UTC, resolved at "
+        f"{case.resolved_at:%H:%M} UTC",
+    )
+
+
+def _appendix(case: Case, figures: Figures) -> Appendix:
+    sources = [f"journal of {case.facts.incident.id}, {plural(len(case.facts.timeline), 'fact')}"]
+    for source, info in case.after.items():
+        sources.append(
+            f"{info.snapshot_id}: {source} after recovery, as of {info.consistency_at:%Y-%m-%d %H:%M} UTC"
+        )
+    for source, before in case.before.items():
+        sources.append(
+            f"{before.snapshot_id}: {source} before the impact, as of {before.consistency_at:%Y-%m-%d %H:%M} UTC"
+            if before
+            else f"{source}: no valid snapshot from before the impact"
+        )
+    speed = case.provider.messages_per_minute
+    assumptions = [
+        f"The impact began at {case.impact_started_at:%Y-%m-%d %H:%M:%S} UTC; basis: {case.impact_basis}.",
+        f"A message is planned at its campaign's time plus its place in the queue at {speed} messages a minute.",
+        "Revenue is the value of orders when they were placed; returns that come later are not deducted.",
+        "Closed days are those on which the shop never trades, and public holidays where holidays closed it before.",
+    ]
+    return Appendix(
+        sources=tuple(sources),
+        assumptions=tuple(assumptions),
+        queries=_QUERIES,
+        unknown_file=case.facts.unknown_file,
+    )
+
+
+_QUERIES = (
+    (
+        "Orders of the window",
+        "SELECT ordered_at, total_minor, subscriber_id, campaign_id FROM canonical.orders WHERE total_minor > 0",
+    ),
+    (
+        "Messages and their outcome",
+        "SELECT campaign_id, subscriber_id, outcome, attempted_at FROM canonical.messages",
+    ),
+    (
+        "Standing opt-outs",
+        "SELECT customer_id, max(requested_at) FROM shop.consent_requests GROUP BY customer_id "
+        "HAVING arg_max(kind, (requested_at, request_id)) = 'unsubscribe'",
+    ),
+    (
+        "Events that our webhook saw and the provider lost",
+        "SELECT event_type, campaign_id, subscriber_id, occurred_at FROM shop.webhook_receipts "
+        "WHERE occurred_at <= impact_started_at "
+        "EXCEPT SELECT type, campaign_id, subscriber_id, occurred_at FROM esp.events",
+    ),
+)
+
+
+def _affected(figures: Figures) -> str:
+    table = figures.messages.campaigns
+    if not len(table):
+        return "no campaign was due"
+    names = ", ".join(str(one) for one in table["name"])
+    return f"{plural(len(table), 'campaign')}: {names}"
+
+
+def _decision(figures: Figures) -> str:
+    urgent = [one.title for one in figures.items if one.priority == "P0"]
+    return "; ".join(urgent)
+
+
+def _completeness(case: Case) -> float:
+    whole = (case.settled_at - case.impact_started_at).total_seconds()
+    known = (case.until - case.impact_started_at).total_seconds()
+    return max(0.0, min(1.0, known / whole)) if whole > 0 else 1.0
+
+
+def _role(case: Case, name: str) -> str:
+    roles = case.loaded.plan.roles
+    return roles[name].filled_by if name in roles else ""
+
+
+def _moment(value: Any) -> datetime | None:
+    return None if pd.isna(value) else pd.Timestamp(value).to_pydatetime()
+
+
+def _pounds(minor: int) -> str:
+    return f"{minor / 100:,.0f}"
+
+
+def summary_lines(content: ReviewContent) -> Sequence[str]:
+    """Return the executive summary of a report, one fact a line."""
+    counts, loss = content.messages, content.loss
+    lines = [
+        f"{plural(counts.due, 'message')} were due, {counts.delayed:,} came late, {counts.dropped:,} were dropped, "
+        f"{counts.duplicated:,} went out twice.",
+    ]
+    if loss is not None:
+        bounds = loss.net.bounds(0.95)
+        interval = (
+            f" (95 %: {_pounds(bounds.low_minor)} to {_pounds(bounds.high_minor)})"
+            if bounds is not None
+            else ""
+        )
+        lines.append(
+            f"Net loss {_pounds(loss.net.loss_minor)} {content.header.currency}{interval}; "
+            f"{_pounds(loss.deferred_minor)} {content.header.currency} came late instead of not at all."
+        )
+    else:
+        lines.append(f"The money is left open: {content.loss_missing_because}")
+    lost = sum(one.lost or 0 for one in content.data if not one.estimated)
+    at_risk = sum(one.at_risk for one in content.data)
+    lines.append(
+        f"{plural(lost, 'row')} lost of {at_risk:,} at risk; {counts.to_opted_out} messages to opted-out people."
+    )
+    return lines

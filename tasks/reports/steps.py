@@ -1,0 +1,362 @@
+"""The Prefect tasks of `review`: gather the case, measure each part, write the report."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+
+from prefect import get_run_logger, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+
+from tasks.comms import Message, Situation, open_channel, write_update
+from tasks.core import MailstayError, UsageError, digest_of, open_clock, plural, sha256_hex
+from tasks.impact import (
+    Calendar,
+    DataImpact,
+    MessageImpact,
+    MoneyImpact,
+    ObjectiveCheck,
+    ReputationCheck,
+    check_objectives,
+    check_reputation,
+    measure_data,
+    measure_messages,
+    measure_money,
+    reactions_of,
+    sends_of,
+)
+from tasks.incidents import Journal
+from tasks.plan import LoadedPlan, load_plan
+from tasks.reports.assembly import Figures, assemble, rows_at_risk, rows_lost, summary_lines
+from tasks.reports.casework import Case, open_case, open_snapshots
+from tasks.reports.content import FindingRow, ReviewContent
+from tasks.reports.findings import action_items, lessons, plan_against_journal
+from tasks.reports.writing import WrittenReport, write_report
+from tasks.snapshots.steps import open_plan_store
+
+ARTIFACT_LIMIT = 190_000
+"""Bytes of Markdown that the Prefect UI still shows quickly."""
+
+
+@dataclass(frozen=True)
+class Reviewed:
+    """What `review` came to.
+
+    Attributes:
+        version: of the report, 1 for the first of the incident.
+        settled: whether late orders and events can no longer change the figures.
+        report: path of the HTML report.
+        messages: due, delayed, on_time, suppressed, dropped, unknown, duplicated, after_latest_useful, to_opted_out.
+        loss: net, low and high (95 %), gross, deferred, during_outage (while it lasted), in minor units of currency;
+            net, low and high are 0 where the history is too short for an estimate, and `refused` says so.
+        rows_lost: per raw table the rows that a witness proves lost; rows_at_risk likewise.
+        window_end: end of the window of the money figures (ISO 8601).
+    """
+
+    incident: str
+    version: int
+    settled: bool
+    report: str
+    messages: dict[str, int]
+    loss: dict[str, int | str]
+    rows_lost: dict[str, int]
+    rows_at_risk: dict[str, int]
+    findings: int
+    action_items: int
+    window_end: str
+
+
+@task(cache_policy=NO_CACHE)
+def gather_case(plan: str, incident: str, settle: bool) -> Case:
+    """Read the journal, choose the snapshots before and after, and measure when the impact began."""
+    loaded = load_plan(plan)
+    clock = open_clock(loaded.clock_spec())
+    with _journal(loaded) as journal:
+        case = open_case(loaded, journal, open_plan_store(loaded), clock, incident)
+        if "impact_started_at" not in case.facts.incident.timestamps:
+            journal.set_timestamp(
+                case.facts.incident.id, "impact_started_at", case.impact_started_at, "review"
+            )
+            journal.note(
+                case.facts.incident.id, "evidence", f"impact_started_at rests on {case.impact_basis}"
+            )
+            case = open_case(loaded, journal, open_plan_store(loaded), clock, case.facts.incident.id)
+    if settle and not case.settled:
+        raise UsageError(
+            f"Late data can still change the figures until {case.settled_at:%Y-%m-%d %H:%M} UTC; "
+            f"the snapshots reach {case.data_until:%Y-%m-%d %H:%M} UTC",
+            fix="run backup and validate after that time, then review again",
+        )
+    get_run_logger().info(
+        "%s: impact %s (%s), restored %s, data until %s",
+        case.facts.incident.id,
+        case.impact_started_at.isoformat(),
+        case.impact_basis,
+        case.restored_at.isoformat(),
+        case.data_until.isoformat(),
+    )
+    return case
+
+
+@task(cache_policy=NO_CACHE)
+def count_messages(case: Case) -> MessageImpact:
+    """Say what became of every message that was due: delayed, dropped, suppressed, unknown, duplicated."""
+    found = measure_messages(
+        case.evidence.campaigns,
+        case.evidence.attempts,
+        case.evidence.audiences,
+        case.evidence.opt_outs,
+        impact_started_at=case.impact_started_at,
+        restored_at=case.restored_at,
+        until=case.until,
+        messages_per_minute=case.provider.messages_per_minute,
+    )
+    counts = found.counts
+    get_run_logger().info(
+        "%s due: %d delayed, %d dropped, %d suppressed, %d unknown, %d duplicated",
+        plural(counts.due, "message"),
+        counts.delayed,
+        counts.dropped,
+        counts.suppressed,
+        counts.unknown,
+        counts.duplicated,
+    )
+    return found
+
+
+@task(cache_policy=NO_CACHE)
+def estimate_loss(case: Case, messages: MessageImpact) -> MoneyImpact:
+    """Estimate the net loss over outage and recovery, with an interval calibrated on placebo windows."""
+    report = case.loaded.plan.report
+    found = measure_money(
+        case.evidence.orders,
+        sends_of(case.evidence.attempts, case.evidence.campaigns, before=case.impact_started_at),
+        messages.planned_sends,
+        messages.messages,
+        impact_started_at=case.impact_started_at,
+        restored_at=case.restored_at,
+        until=case.until,
+        currency=report.currency,
+        calendar=Calendar(report.timezone, report.country),
+    )
+    if found.net is None:
+        get_run_logger().warning("No estimate of the loss: %s", found.refused)
+    else:
+        one = found.net.estimate
+        bounds = one.interval(0.95)
+        get_run_logger().info(
+            "Net loss %.0f %s (95 %%: %.0f to %.0f), deferred %.0f",
+            one.loss_minor / 100,
+            found.currency,
+            bounds.low_minor / 100,
+            bounds.high_minor / 100,
+            found.deferred_minor / 100,
+        )
+    return found
+
+
+@task(cache_policy=NO_CACHE)
+def check_sender_reputation(case: Case) -> list[ReputationCheck]:
+    """Compare bounces, complaints and opt-outs of the catch-up with the days before the outage."""
+    from datetime import timedelta
+
+    since = case.impact_started_at - timedelta(days=case.loaded.plan.report.baseline_days)
+    evidence = case.evidence
+    baseline = reactions_of(evidence.attempts, evidence.reactions, since=since, until=case.impact_started_at)
+    late = reactions_of(evidence.attempts, evidence.reactions, since=case.impact_started_at, until=case.until)
+    counted = {name: int(late[name].sum()) for name in ("messages", "bounce", "complaint", "unsubscribe")}
+    return check_reputation(counted, baseline)
+
+
+@task(cache_policy=NO_CACHE)
+def count_data(case: Case) -> DataImpact:
+    """Count rows at risk, and rows that are gone after recovery by whatever still witnesses them."""
+    connection = open_snapshots(case, open_plan_store(case.loaded))
+    try:
+        return measure_data(
+            connection,
+            case.tables,
+            consistency_at=case.consistency_at(),
+            impact_started_at=case.impact_started_at,
+            last_attempt_at=case.last_attempt_at,
+            restored_at=case.restored_at,
+            events_source=case.esp,
+            witness_source=case.shop,
+            rewritten=case.facts.ledgers,
+        )
+    finally:
+        connection.close()
+
+
+@task(cache_policy=NO_CACHE)
+def hold_objectives(case: Case) -> list[ObjectiveCheck]:
+    """Hold RPO, RTO and MTPD of every marketing object against what was measured."""
+    plan = case.loaded.plan
+    from tasks.snapshots import CANONICAL
+
+    ours = {"orders", "order_lines", "refunds"}
+    return check_objectives(
+        plan.objects,
+        source_of={table: case.shop if table in ours else case.esp for table in CANONICAL},
+        consistency_at=case.consistency_at(),
+        hit={case.esp},
+        impact_started_at=case.impact_started_at,
+        restored_at=case.restored_at,
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def hold_plan_against_journal(case: Case, objectives: Sequence[ObjectiveCheck]) -> list[FindingRow]:
+    """Find where the journal departs from what the plan asked for."""
+    return plan_against_journal(case.loaded.plan, case.facts, objectives, now=case.now)
+
+
+@task(cache_policy=NO_CACHE)
+def leave_action_items(
+    case: Case,
+    messages: MessageImpact,
+    money: MoneyImpact,
+    reputation: Sequence[ReputationCheck],
+    data: DataImpact,
+    objectives: Sequence[ObjectiveCheck],
+    findings: Sequence[FindingRow],
+) -> Figures:
+    """Write the work that follows into the journal (once), and return all figures together."""
+    items = action_items(
+        case.loaded.plan, case.facts, messages.counts, data, objectives, findings, now=case.now
+    )
+    known = {one.title for one in case.facts.action_items}
+    with _journal(case.loaded) as journal:
+        for one in items:
+            if one.title not in known:
+                journal.action_item(case.facts.incident.id, **dataclasses.asdict(one))
+    net = money.net.estimate if money.net else None
+    return Figures(
+        messages=messages,
+        money=money,
+        reputation=tuple(reputation),
+        data=data,
+        objectives=tuple(objectives),
+        findings=tuple(findings),
+        lessons=tuple(lessons(case.facts, messages.counts, data, reputation, findings, net)),
+        items=tuple(items),
+    )
+
+
+@task(cache_policy=NO_CACHE)
+def write_review(case: Case, figures: Figures) -> tuple[ReviewContent, WrittenReport]:
+    """Write the next version of the report with its tables."""
+    with _journal(case.loaded) as journal:
+        facts = dataclasses.replace(
+            case.facts, action_items=tuple(journal.action_items(case.facts.incident.id))
+        )
+    content = assemble(dataclasses.replace(case, facts=facts), figures)
+    written = write_report(content, case.loaded.resolve(case.loaded.plan.reports))
+    get_run_logger().info("Report v%02d: %s", written.version, written.html)
+    return content, written
+
+
+@task(cache_policy=NO_CACHE)
+def tell_stakeholders(case: Case, content: ReviewContent, written: WrittenReport) -> int:
+    """Send whoever gets executive reports what the review found; return how many messages were taken."""
+    plan, clock = case.loaded.plan, open_clock(case.loaded.clock_spec())
+    incident, told = case.facts.incident, 0
+    situation = Situation(
+        company=plan.name,
+        incident_id=incident.id,
+        provider=incident.provider,
+        state=incident.state,
+        severity=case.facts.severity,
+        summary=incident.summary,
+        cause_class=incident.cause_class,
+        impact_started_at=case.impact_started_at,
+        detected_at=incident.timestamps.get("detected_at"),
+        as_of=clock.now(),
+        done=tuple(summary_lines(content)),
+        needs=tuple(one for one in (content.outage.decision_asked,) if one),
+        next_steps=(
+            f"The full report is version {written.version} of {incident.id}"
+            + ("." if case.settled else f"; figures settle by {case.settled_at:%Y-%m-%d %H:%M} UTC."),
+        ),
+        over=True,
+        simulated=case.simulated,
+    )
+    with _journal(case.loaded) as journal:
+        for name, who in plan.stakeholders.items():
+            severity = case.facts.severity
+            if who.report != "executive" or (severity is not None and severity > who.from_severity):
+                continue
+            update = write_update("executive", situation, next_update_at=None)
+            message_id = digest_of(["review", incident.id, name, written.version])
+            said = journal.say(
+                incident.id,
+                stakeholder=name,
+                channel=who.channel,
+                report=who.report,
+                subject=update.subject,
+                body_digest=sha256_hex(update.text.encode()),
+                promised_next_at=None,
+                message_id=message_id,
+            )
+            if said.status != "intended":
+                continue
+            try:
+                open_channel(case.loaded, who.channel).deliver(
+                    Message(message_id, name, incident.id, update, clock.now(), clock.simulated)
+                )
+            except MailstayError as error:
+                journal.not_sent(said.id, error.what)
+            else:
+                journal.sent(said.id)
+                told += 1
+    return told
+
+
+@task(cache_policy=NO_CACHE)
+def publish_review(case: Case, figures: Figures, content: ReviewContent, written: WrittenReport) -> Reviewed:
+    """Show the report as an artifact of the run and return its headline figures."""
+    text = Path(written.markdown).read_text(encoding="utf-8")
+    if len(text.encode()) > ARTIFACT_LIMIT:
+        text = "# " + content.header.title + "\n\n" + "\n".join(f"- {one}" for one in summary_lines(content))
+        text += f"\n\nThe whole report: `{written.html}`\n"
+    create_markdown_artifact(
+        key=f"review-{case.facts.incident.id.lower()}", markdown=text, description=content.header.title
+    )
+    counts = content.messages
+    money = figures.money
+    net = money.net.estimate if money.net else None
+    bounds = net.interval(0.95) if net else None
+    return Reviewed(
+        incident=case.facts.incident.id,
+        version=written.version,
+        settled=case.settled,
+        report=str(written.html),
+        messages={field.name: getattr(counts, field.name) for field in dataclasses.fields(counts)},
+        loss={
+            "net": net.loss_minor if net else 0,
+            "low": bounds.low_minor if bounds else 0,
+            "high": bounds.high_minor if bounds else 0,
+            "gross": (net.loss_minor if net else 0) + money.deferred_minor,
+            "deferred": money.deferred_minor,
+            "during_outage": money.gross.estimate.loss_minor if money.gross else 0,
+            "currency": money.currency,
+            "refused": money.refused,
+        },
+        rows_lost=rows_lost(figures.data),
+        rows_at_risk=rows_at_risk(figures.data),
+        findings=len(figures.findings),
+        action_items=len(content.action_items),
+        window_end=_iso(case.until),
+    )
+
+
+def _journal(loaded: LoadedPlan) -> Journal:
+    return Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec()))
+
+
+def _iso(moment: datetime) -> str:
+    return moment.isoformat()
