@@ -1,0 +1,671 @@
+"""A report as sections of paragraphs, tables, lists and charts, in the order a reader needs them.
+
+HTML and Markdown only render what stands here; so both say the same in the same order: header, bottom line, impact,
+money, timeline, objectives, cause, decisions, reputation, communications, lessons, actions, appendix.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from tasks.core import plural
+from tasks.reports.charts import Drawing, draw_loss, draw_revenue
+from tasks.reports.content import ReviewContent
+from tasks.reports.words import (
+    NOT_KNOWN,
+    bottom_line,
+    explain_loss,
+    includes_zero,
+    recovered_share,
+    rows_lost,
+    say_bounds,
+    say_duration,
+    say_level,
+    say_minutes,
+    say_money,
+    say_rate,
+    say_time,
+)
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: its text, a smaller note below it, and a tone (`good`, `bad`, `quiet` or none)."""
+
+    text: str
+    note: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Heading:
+    """One column of a table; numbers are set flush right."""
+
+    title: str
+    numeric: bool = False
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table; its first column names the row."""
+
+    headings: tuple[Heading, ...]
+    rows: tuple[tuple[Cell, ...], ...]
+    title: str = ""
+
+
+@dataclass(frozen=True)
+class Paragraph:
+    """A paragraph, with a word or two that lead it."""
+
+    text: str
+    lead: str = ""
+
+
+@dataclass(frozen=True)
+class Bullets:
+    """A list under its own small title."""
+
+    title: str
+    items: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Chart:
+    """A drawing and its caption."""
+
+    drawing: Drawing
+    caption: str
+
+
+@dataclass(frozen=True)
+class Code:
+    """A query, with its name."""
+
+    name: str
+    text: str
+
+
+Block = Table | Paragraph | Bullets | Chart | Code
+
+
+@dataclass(frozen=True)
+class Section:
+    """One numbered part of the report."""
+
+    id: str
+    title: str
+    blocks: tuple[Block, ...]
+
+
+@dataclass(frozen=True)
+class KeyFigure:
+    """One figure of the bottom line panel."""
+
+    label: str
+    value: str
+    note: str = ""
+    tone: str = ""
+
+
+@dataclass(frozen=True)
+class Document:
+    """A whole report, ready to be rendered."""
+
+    title: str
+    kicker: str
+    standing: str
+    settled: bool
+    notice: str
+    facts: tuple[tuple[str, str], ...]
+    lines: tuple[tuple[str, str], ...]
+    figures: tuple[KeyFigure, ...]
+    sections: tuple[Section, ...]
+
+
+def compose(content: ReviewContent, version: int) -> Document:
+    """Arrange the content of a report (pure)."""
+    header = content.header
+    settled = header.settlement == "settled"
+    standing = (
+        "Settled: no later data can change a figure."
+        if settled
+        else f"Provisional: late data may still change a figure, until {say_time(header.settle_by, year=True)}."
+    )
+    facts = (
+        ("Incident", header.incident_id),
+        ("Provider", header.provider),
+        ("Severity", header.severity or NOT_KNOWN),
+        ("Version", f"{version}, {header.settlement}, {header.status.replace('_', ' ')}"),
+        ("Issued", say_time(header.issued_at, year=True)),
+        ("Figures final", say_time(header.settle_by, year=True)),
+        ("Data complete", f"{header.completeness:.0%}"),
+        ("Times", f"UTC (business time zone {header.timezone})"),
+        ("Currency", header.currency),
+        ("Owner", header.owner or "not named"),
+        ("Approver", header.approver or "not named"),
+    )
+    sections = [
+        Section("impact", "Impact", tuple(_impact(content))),
+        Section("money", "How the money was estimated", tuple(_money(content))),
+        Section("timeline", "Timeline", tuple(_timeline(content))),
+        Section("objectives", "Objectives and actuals", tuple(_objectives(content))),
+        Section("cause", "Cause", tuple(_cause(content))),
+        Section("decisions", "Decisions", tuple(_decisions(content))),
+        Section("reputation", "Reputation", tuple(_reputation(content))),
+        Section("communications", "Communications", tuple(_communications(content))),
+        Section("lessons", "What went well, poorly, and where we got lucky", tuple(_lessons(content))),
+        Section("actions", "Actions", tuple(_items(content))),
+        Section("appendix", "Appendix", tuple(_appendix(content))),
+    ]
+    changed = _changes(content)
+    return Document(
+        title=header.title,
+        kicker=f"{header.company} · Post-incident report",
+        standing=standing,
+        settled=settled,
+        notice="Simulated times: this report comes from a drill on a driven clock."
+        if header.simulated
+        else "",
+        facts=facts,
+        lines=tuple(bottom_line(content)),
+        figures=tuple(_figures(content)),
+        sections=tuple(
+            ([Section("changes", "Changed since the version before", changed)] if changed else []) + sections
+        ),
+    )
+
+
+def _figures(content: ReviewContent) -> Iterable[KeyFigure]:
+    messages, loss, currency = content.messages, content.loss, content.header.currency
+    yield KeyFigure(
+        "Provider down", say_duration(content.outage.duration), "measured, not read from a status page"
+    )
+    if loss is None:
+        yield KeyFigure("Net loss", "not estimated", content.loss_missing_because)
+    else:
+        zero = " · includes zero" if loss.net.intervals and includes_zero(loss.net) else ""
+        yield KeyFigure(
+            "Net loss",
+            say_money(loss.net.loss_minor, currency),
+            f"{say_level(loss.net)} {say_bounds(loss.net, currency)}{zero}",
+        )
+        share = recovered_share(loss)
+        yield KeyFigure(
+            "Came later",
+            say_money(loss.deferred_minor, currency),
+            "deferred, not lost" if share is None else f"{share:.0%} of the gross loss",
+        )
+    yield KeyFigure("Delayed", f"{messages.delayed:,}", f"of {plural(messages.due, 'message')} due")
+    unknown = f", {messages.unknown:,} of unknown outcome" if messages.unknown else ""
+    yield KeyFigure(
+        "Dropped", f"{messages.dropped:,}", f"{messages.suppressed:,} held back by opt-out{unknown}"
+    )
+    lost = rows_lost(content)
+    risk = sum(one.at_risk for one in content.data)
+    yield KeyFigure(
+        "Rows lost", NOT_KNOWN if lost is None else f"{lost:,}", f"{risk:,} at risk", "bad" if lost else ""
+    )
+
+
+def _count(value: float | None, checked: str) -> Cell:
+    """A count; a zero says what was looked at, a missing one that nobody looked."""
+    if value is None:
+        return Cell("not measured", tone="quiet")
+    if value == 0:
+        return Cell("0, checked", checked, "good")
+    return Cell(f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}")
+
+
+def _impact(content: ReviewContent) -> Iterable[Block]:
+    messages, outage = content.messages, content.outage
+    minutes = None if outage.duration is None else outage.duration.total_seconds() / 60
+    log, lists = "the provider's send log and the ledger", "opt-outs of the shop and the provider"
+    standard: list[tuple[str, float | None, str, str, str]] = [
+        (
+            "Impact",
+            minutes,
+            "minutes",
+            "probes and the send log",
+            "from the first thing due to the measured restoration",
+        ),
+        ("Messages due in the outage", messages.due, "messages", "send plan and audience", ""),
+        ("  delayed", messages.delayed, "messages", log, "more than five minutes late"),
+        ("  on time", messages.on_time, "messages", log, ""),
+        (
+            "  held back by opt-out",
+            messages.suppressed,
+            "messages",
+            lists,
+            "opted out after the planned time",
+        ),
+        ("  dropped", messages.dropped, "messages", log, ""),
+        (
+            "Messages of unknown outcome",
+            messages.unknown,
+            "messages",
+            log,
+            "handed over, never answered; not sent again",
+        ),
+        ("Messages duplicated", messages.duplicated, "messages", log, ""),
+        ("Messages after they were useful", messages.after_latest_useful, "messages", log, ""),
+        ("Messages to people who had opted out", messages.to_opted_out, "messages", lists, ""),
+    ]
+    rows = []
+    for name, value, unit, checked, note in standard:
+        cell = _count(value, checked)
+        bad = value and name in (
+            "Messages duplicated",
+            "Messages after they were useful",
+            "Messages to people who had opted out",
+        )
+        rows.append(
+            (
+                Cell(name.strip(), "of them" if name.startswith("  ") else ""),
+                Cell(cell.text, "", "bad" if bad else cell.tone),
+                Cell(unit),
+                Cell(cell.note or note),
+            )
+        )
+    for line in content.impact_lines:
+        cell = _count(line.value, line.checked)
+        remark = "; ".join(
+            part for part in (cell.note, line.note, line.threshold and f"limit: {line.threshold}") if part
+        )
+        rows.append((Cell(line.name), Cell(cell.text, "", cell.tone), Cell(line.unit), Cell(remark)))
+    yield Table(
+        (Heading("What"), Heading("Figure", True), Heading("Unit"), Heading("Checked, remarks")), tuple(rows)
+    )
+    if content.campaigns:
+        yield _campaigns(content)
+    if content.data:
+        yield _data(content)
+
+
+def _campaigns(content: ReviewContent) -> Table:
+    rows = []
+    for one in content.campaigns:
+        tone = {"drop": "bad", "send": "good"}.get(one.verdict, "")
+        latest = f"useful until {say_time(one.latest_useful_at)}" if one.latest_useful_at else ""
+        delay = say_minutes(one.delay_median_minutes)
+        longest = f"longest {say_minutes(one.delay_max_minutes)}" if one.delay_max_minutes is not None else ""
+        rows.append(
+            (
+                Cell(one.name, f"{one.kind} · {one.campaign_id}"),
+                Cell(say_time(one.planned_at), latest),
+                Cell(one.verdict.replace("_", " ") or "—", one.reason, tone),
+                *(
+                    Cell(f"{value:,}", tone="" if value else "quiet")
+                    for value in (one.due, one.delayed, one.suppressed, one.dropped, one.unknown)
+                ),
+                Cell(delay, longest),
+            )
+        )
+    return Table(
+        (
+            Heading("Campaign"),
+            Heading("Planned (UTC)"),
+            Heading("Verdict"),
+            *(
+                Heading(name, True)
+                for name in ("Due", "Delayed", "Opted out", "Dropped", "Unknown", "Median delay")
+            ),
+        ),
+        tuple(rows),
+        "Campaign by campaign",
+    )
+
+
+def _data(content: ReviewContent) -> Table:
+    rows = []
+    for one in content.data:
+        lost = _count(one.lost, "")
+        by = (
+            f"{'estimated' if one.estimated else 'witness'}: {one.witness}"
+            if one.witness
+            else "nothing witnesses it"
+        )
+        rows.append(
+            (
+                Cell(one.table, one.source),
+                Cell(f"{one.at_risk:,}", tone="" if one.at_risk else "quiet"),
+                Cell(lost.text, "", "bad" if one.lost else lost.tone),
+                Cell(by, one.note),
+            )
+        )
+    return Table(
+        (
+            Heading("Table"),
+            Heading("Rows at risk", True),
+            Heading("Rows lost", True),
+            Heading("How it is known"),
+        ),
+        tuple(rows),
+        "Data at risk and data lost",
+    )
+
+
+def _money(content: ReviewContent) -> Iterable[Block]:
+    loss, currency = content.loss, content.header.currency
+    revenue = draw_revenue(content)
+    if revenue:
+        yield Chart(
+            revenue,
+            "Revenue by the hour against what was to be expected. The band is what chance does to one hour; the "
+            "interval of the loss is that of the whole window and is shown below, never the sum of hours.",
+        )
+    if loss is None:
+        yield Paragraph(content.loss_missing_because or "No reason was given.", "Not estimated")
+        return
+    yield Chart(
+        draw_loss(loss, currency),
+        "The loss with its intervals, from past windows of the same length and time of day.",
+    )
+    rows = []
+    names = {"gross": "Gross loss", "deferred": "Came later (deferred)", "net": "Net loss"}
+    for one in (loss.gross, loss.deferred, loss.net):
+        if one is not None:
+            rows.append(
+                (
+                    Cell(names[one.statistic], f"{say_time(one.start)} to {say_time(one.end)}"),
+                    Cell(say_money(one.expected_minor, currency)),
+                    Cell(say_money(one.observed_minor, currency)),
+                    Cell(say_money(one.loss_minor, currency)),
+                    *(
+                        Cell(say_bounds(one, currency, level) if one.bounds(level) else "—")
+                        for level in (0.5, 0.8, 0.95)
+                    ),
+                )
+            )
+    if loss.attributed_minor is not None:
+        rows.append(
+            (
+                Cell("Attributed revenue", "a model's claim, not the loss"),
+                Cell("—"),
+                Cell(say_money(loss.attributed_minor, currency)),
+                Cell("—"),
+                Cell("—"),
+                Cell("—"),
+                Cell("—"),
+            )
+        )
+    last = "Widest" if loss.net.low_confidence else "95 %"
+    yield Table(
+        (
+            Heading("Statistic"),
+            *(Heading(name, True) for name in ("Expected", "Actual", "Loss", "50 %", "80 %", last)),
+        ),
+        tuple(rows),
+    )
+    basis = []
+    if loss.net.effective_placebos is not None:
+        basis.append(f"effective number of past windows (n_eff) {loss.net.effective_placebos:.0f}")
+    if loss.net.noise_floor_minor is not None:
+        basis.append(f"noise floor {say_money(loss.net.noise_floor_minor, currency)}")
+    if loss.net.probability_of_loss is not None:
+        basis.append(f"weight of a loss {loss.net.probability_of_loss:.0%}")
+    if loss.net.control:
+        basis.append(f"control: {loss.net.control}")
+    if basis:
+        yield Paragraph("; ".join(basis) + ".", "Basis")
+    for lead, text in explain_loss(loss, currency):
+        yield Paragraph(text, lead)
+
+
+def _timeline(content: ReviewContent) -> Iterable[Block]:
+    if not content.timeline:
+        yield Paragraph("Nothing was recorded.")
+        return
+    yield Table(
+        (Heading("Time (UTC)"), Heading("Event"), Heading("Evidence")),
+        tuple(
+            (
+                Cell(f"{one.at.day} {one.at:%b %H:%M:%S}"),
+                Cell(one.text, one.kind.replace("_", " ")),
+                Cell(one.evidence or "—", tone="quiet"),
+            )
+            for one in content.timeline
+        ),
+    )
+
+
+def _objectives(content: ReviewContent) -> Iterable[Block]:
+    if content.objectives:
+        rows = []
+        for one in content.objectives:
+            word, tone = {True: ("met", "good"), False: ("missed", "bad"), None: ("not comparable", "quiet")}[
+                one.met
+            ]
+            met = Cell(word, one.note, tone)
+            values = (one.rpo_target_s, one.rpo_actual_s, one.rto_target_s, one.rto_actual_s, one.mtpd_s)
+            rows.append(
+                (Cell(one.object), *(Cell("—" if v is None else say_duration(v)) for v in values), met)
+            )
+        yield Table(
+            (
+                Heading("Object"),
+                *(Heading(n, True) for n in ("RPO", "RPO actual", "RTO", "RTO actual", "MTPD")),
+                Heading("Result"),
+            ),
+            tuple(rows),
+            "Recovery objectives",
+        )
+    if content.metrics:
+        yield Table(
+            (Heading("Metric"), Heading("From"), Heading("To"), Heading("Time", True), Heading("Status")),
+            tuple(
+                (
+                    Cell(one.name.replace("_", " ")),
+                    Cell(one.from_anchor.replace("_", " ")),
+                    Cell(one.to_anchor.replace("_", " ")),
+                    Cell("—" if one.seconds is None else say_duration(one.seconds)),
+                    Cell(
+                        one.status.replace("_", " "),
+                        tone={"recorded": "", "invalid": "bad"}.get(one.status, "quiet"),
+                    ),
+                )
+                for one in content.metrics
+            ),
+            "Metrics, each between two anchors",
+        )
+    if not content.objectives and not content.metrics:
+        yield Paragraph("No objective and no metric was given.")
+
+
+def _cause(content: ReviewContent) -> Iterable[Block]:
+    cause = content.cause
+    yield Paragraph(cause.cause_class.replace("_", " ") + ".", "Class")
+    for lead, text in (
+        ("Trigger", cause.trigger),
+        ("Detection", cause.detection),
+        ("Resolution", cause.resolution),
+    ):
+        if text:
+            yield Paragraph(text, lead)
+    if cause.factors:
+        yield Bullets("Contributing factors", cause.factors)
+
+
+def _decisions(content: ReviewContent) -> Iterable[Block]:
+    if content.decisions:
+        yield Table(
+            (
+                Heading("Asked"),
+                Heading("Decision"),
+                Heading("By"),
+                Heading("Asked at"),
+                Heading("Answered at"),
+            ),
+            tuple(
+                (
+                    Cell(one.subject, f"not taken: {one.refused}" if one.refused else ""),
+                    Cell(one.decision, tone={"approved": "good", "rejected": "bad"}.get(one.decision, "")),
+                    Cell(
+                        one.by or "—",
+                        ", ".join(p for p in (one.via, "" if one.vouched else "name not vouched for") if p),
+                    ),
+                    Cell(say_time(one.asked_at)),
+                    Cell(say_time(one.answered_at) if one.answered_at else "not answered"),
+                )
+                for one in content.decisions
+            ),
+        )
+    else:
+        yield Paragraph("No approval was asked for.")
+    if content.actions:
+        yield Table(
+            (Heading("Change made outside"), Heading("How it ended"), Heading("Count", True)),
+            tuple(
+                (
+                    Cell(one.kind.replace("_", " ")),
+                    Cell(
+                        one.status.replace("_", " "),
+                        tone={"done": "good", "failed": "bad", "unknown": "bad"}.get(one.status, ""),
+                    ),
+                    Cell(f"{one.count:,}"),
+                )
+                for one in content.actions
+            ),
+            "What was changed",
+        )
+
+
+def _reputation(content: ReviewContent) -> Iterable[Block]:
+    if not content.reputation:
+        yield Paragraph("Not examined.")
+        return
+    yield Table(
+        (
+            Heading("Rate"),
+            *(Heading(n, True) for n in ("Before", "After", "Limit", "Standard errors")),
+            Heading("Result"),
+        ),
+        tuple(
+            (
+                Cell(one.metric.replace("_", " "), one.note),
+                Cell(say_rate(one.baseline)),
+                Cell(say_rate(one.after)),
+                Cell(say_rate(one.threshold)),
+                Cell("—" if one.z is None else f"{one.z:+.1f}".replace("-", "−")),
+                Cell("act", tone="bad")
+                if one.alarm
+                else Cell(
+                    "in band" if one.after is not None else "not measured",
+                    tone="good" if one.after is not None else "quiet",
+                ),
+            )
+            for one in content.reputation
+        ),
+    )
+
+
+def _communications(content: ReviewContent) -> Iterable[Block]:
+    if not content.communications:
+        yield Paragraph("Nothing was sent to anybody.")
+        return
+    kept = {True: ("kept", "good"), False: ("not kept", "bad"), None: ("—", "quiet")}
+    yield Table(
+        (
+            Heading("To"),
+            Heading("Subject"),
+            Heading("Sent (UTC)"),
+            Heading("Next promised"),
+            Heading("Promise"),
+        ),
+        tuple(
+            (
+                Cell(one.stakeholder, f"{one.channel}, {one.report}"),
+                Cell(one.subject),
+                Cell(say_time(one.sent_at) if one.sent_at else one.status, tone="" if one.sent_at else "bad"),
+                Cell(say_time(one.promised_next_at) if one.promised_next_at else "last one"),
+                Cell(kept[one.kept][0], tone=kept[one.kept][1]),
+            )
+            for one in content.communications
+        ),
+    )
+
+
+def _lessons(content: ReviewContent) -> Iterable[Block]:
+    for kind, title in (("well", "Went well"), ("poorly", "Went poorly"), ("lucky", "Got lucky")):
+        items = tuple(one.text for one in content.lessons if one.kind == kind)
+        if items:
+            yield Bullets(title, items)
+    if content.findings:
+        yield Table(
+            (Heading("Finding"), Heading("Kind"), Heading("Plan"), Heading("Journal")),
+            tuple(
+                (
+                    Cell(one.text),
+                    Cell(one.kind.replace("_", " "), tone="bad"),
+                    Cell(one.expected or "—"),
+                    Cell(one.seen or "—"),
+                )
+                for one in content.findings
+            ),
+            "Plan against journal",
+        )
+    else:
+        yield Paragraph("The journal shows nothing missing, late or out of order.", "Plan against journal")
+
+
+def _items(content: ReviewContent) -> Iterable[Block]:
+    if content.action_items:
+        yield Table(
+            (Heading("Item"), Heading("Type"), Heading("Owner"), Heading("Due"), Heading("Status")),
+            tuple(
+                (
+                    Cell(one.title, f"done when: {one.proof}" if one.proof else ""),
+                    Cell(one.type, one.priority),
+                    Cell(one.owner or "nobody", tone="" if one.owner else "bad"),
+                    Cell(f"{one.due_at.day} {one.due_at:%b %Y}" if one.due_at else "no date"),
+                    Cell(
+                        one.status.replace("_", " "),
+                        one.evidence,
+                        "good" if one.status == "completed" else "",
+                    ),
+                )
+                for one in content.action_items
+            ),
+        )
+    else:
+        yield Paragraph("No action item was recorded.")
+    if content.similar_incidents:
+        yield Bullets("Similar past incidents", content.similar_incidents)
+
+
+_GLOSSARY = (
+    "Counterfactual: what would have been earned without the outage.",
+    "Gross loss: what was missing because messages did not go out in time. Deferred: the part that came later. Net: "
+    "what never came.",
+    "Interval: bounds that hold the true loss with the stated probability, calibrated on past windows.",
+    "Noise floor: how wide an interval is by chance alone, with the mean known exactly.",
+    "RPO, RTO: how old restored data may be, how long restoring may take. MTPD: longest tolerable disruption.",
+    "At risk: born after the last valid backup. Lost: gone after the recovery.",
+    "Unknown outcome: asked, no answer; reconciled, never blindly sent again.",
+)
+
+
+def _appendix(content: ReviewContent) -> Iterable[Block]:
+    appendix = content.appendix
+    if content.messages.unknown:
+        where = f", listed by subscriber id in {appendix.unknown_file}" if appendix.unknown_file else ""
+        yield Paragraph(f"{plural(content.messages.unknown, 'message')}{where}.", "Unknown outcomes")
+    if appendix.sources:
+        yield Bullets("Sources", appendix.sources)
+    if appendix.assumptions:
+        yield Bullets("Assumptions", appendix.assumptions)
+    for name, text in appendix.queries:
+        yield Code(name, text)
+    yield Paragraph(
+        "Every figure can be recomputed from the Parquet files in the folder `tables` beside this report.",
+        "Tables",
+    )
+    yield Bullets("Glossary", _GLOSSARY)
+
+
+def _changes(content: ReviewContent) -> tuple[Block, ...]:
+    if not content.changes:
+        return ()
+    rows = tuple((Cell(one.figure), Cell(one.before), Cell(one.after)) for one in content.changes)
+    return (Table((Heading("Figure"), Heading("Before", True), Heading("Now", True)), rows),)

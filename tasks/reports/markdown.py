@@ -1,0 +1,86 @@
+"""A report as Markdown, for a Prefect artifact, a wiki or a terminal: the same words, under 200 KB."""
+
+from __future__ import annotations
+
+import base64
+import re
+
+from tasks.core import plural
+from tasks.reports.document import Bullets, Chart, Code, Document, Paragraph, Table
+
+LIMIT_BYTES = 190_000
+"""A Prefect Markdown artifact is refused above 200 KB."""
+
+_SPECIAL = re.compile(r"([\\`*_\[\]<>|~#!])")
+
+
+def render_markdown(document: Document) -> str:
+    """Render a report; long tables are cut, with a line that says so, until it fits the limit."""
+    for most in (400, 150, 60, 25, 10):
+        text = _render(document, most)
+        if len(text.encode()) <= LIMIT_BYTES:
+            return text
+    return text.encode()[:LIMIT_BYTES].decode(errors="ignore")
+
+
+def _render(document: Document, most_rows: int) -> str:
+    out = [
+        f"# {_escape(document.title)}",
+        "",
+        f"{_escape(document.kicker)}. **{_escape(document.standing)}**",
+        "",
+    ]
+    if document.notice:
+        out += [f"> {_escape(document.notice)}", ""]
+    out += [" · ".join(f"{_escape(name)}: {_escape(value)}" for name, value in document.facts), ""]
+    out += ["## Bottom line", ""]
+    out += [f"- **{_escape(lead)}.** {_escape(text)}" for lead, text in document.lines] + [""]
+    out += ["| | | |", "|---|---:|---|"]
+    out += [
+        f"| {_escape(one.label)} | **{_escape(one.value)}** | {_escape(one.note)} |"
+        for one in document.figures
+    ]
+    for number, section in enumerate(document.sections, 1):
+        out += ["", f"## {number}. {_escape(section.title)}", ""]
+        for block in section.blocks:
+            if isinstance(block, Paragraph):
+                out += [(f"**{_escape(block.lead)}.** " if block.lead else "") + _escape(block.text), ""]
+            elif isinstance(block, Bullets):
+                out += [f"**{_escape(block.title)}**", "", *(f"- {_escape(one)}" for one in block.items), ""]
+            elif isinstance(block, Code):
+                out += [
+                    f"**{_escape(block.name)}**",
+                    "",
+                    *(f"    {line}" for line in block.text.splitlines()),
+                    "",
+                ]
+            elif isinstance(block, Chart):
+                image = base64.b64encode(block.drawing.wide.encode()).decode()
+                out += [
+                    f"![{_escape(block.drawing.alt)}](data:image/svg+xml;base64,{image})",
+                    "",
+                    _escape(block.caption),
+                    "",
+                ]
+            else:
+                out += _table(block, most_rows)
+    return "\n".join(out).rstrip() + "\n"
+
+
+def _table(table: Table, most_rows: int) -> list[str]:
+    out = [f"**{_escape(table.title)}**", ""] if table.title else []
+    out.append("| " + " | ".join(_escape(one.title) for one in table.headings) + " |")
+    out.append("|" + "|".join("---:" if one.numeric else "---" for one in table.headings) + "|")
+    for row in table.rows[:most_rows]:
+        cells = [_escape(one.text) + (f" ({_escape(one.note)})" if one.note else "") for one in row]
+        out.append("| " + " | ".join(cells) + " |")
+    left = len(table.rows) - most_rows
+    return [
+        *out,
+        "",
+        *([f"… and {plural(left, 'more row', 'more rows')}: see the tables.", ""] if left > 0 else []),
+    ]
+
+
+def _escape(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", " ".join(text.split()))
