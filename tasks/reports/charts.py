@@ -149,8 +149,14 @@ def _outage(content: ReviewContent, x: _Scale, top: float, bottom: float, wide: 
         f'<rect class="outage" x="{begin:.1f}" y="{top}" width="{finish - begin:.1f}" height="{bottom - top:.1f}"/>',
         f'<line class="edge" x1="{begin:.1f}" x2="{begin:.1f}" y1="{top - 6}" y2="{bottom:.1f}"/>',
     ]
-    at, side = (begin + 5, "start") if begin < x.end - 80 else (begin - 5, "end")
     label = "provider down" if wide else "down"
+    room = 7.5 * len(label) + 10
+    if finish - begin >= room:
+        at, side = begin + 5, "start"
+    elif finish + room <= x.end:
+        at, side = finish + 6, "start"
+    else:
+        at, side = begin - 6, "end"
     out.append(f'<text class="o" x="{at:.1f}" y="{top + 10:.1f}" text-anchor="{side}">{label}</text>')
     if end:
         out.append(
@@ -225,9 +231,10 @@ def _loss(loss: Loss, currency: str, width: int, alt: str) -> str:
     out = [_open(width, bottom + 34, alt)]
     for tick in ticks:
         kind = "zero" if tick == 0 else "rule"
+        side = "end" if x(tick) > width - 20 else "start" if x(tick) < 20 else "middle"
         out.append(
             f'<line class="{kind}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top - 6}" y2="{bottom}"/>'
-            f'<text x="{x(tick):.1f}" y="{bottom + 18}" text-anchor="middle">{escape(_short(tick, currency))}</text>'
+            f'<text x="{x(tick):.1f}" y="{bottom + 18}" text-anchor="{side}">{escape(_short(tick, currency))}</text>'
         )
     key = float(left if wide else 8)
     levels = (("i95", "95 %" if not loss.net.low_confidence else "widest"), ("i80", "80 %"), ("i50", "50 %"))

@@ -24,6 +24,7 @@ from tasks.reports.words import (
     say_level,
     say_minutes,
     say_money,
+    say_percent,
     say_rate,
     say_time,
 )
@@ -31,7 +32,7 @@ from tasks.reports.words import (
 
 @dataclass(frozen=True)
 class Cell:
-    """One cell: its text, a smaller note below it, and a tone (`good`, `bad`, `quiet` or none)."""
+    """One cell: its text, a smaller note below it, and a tone (`good`, `bad`, `quiet`, `part` or none)."""
 
     text: str
     note: str = ""
@@ -140,7 +141,7 @@ def compose(content: ReviewContent, version: int) -> Document:
         ("Version", f"{version}, {header.settlement}, {header.status.replace('_', ' ')}"),
         ("Issued", say_time(header.issued_at, year=True)),
         ("Figures final", say_time(header.settle_by, year=True)),
-        ("Data complete", f"{header.completeness:.0%}"),
+        ("Data complete", f"{say_percent(header.completeness)}"),
         ("Times", f"UTC (business time zone {header.timezone})"),
         ("Currency", header.currency),
         ("Owner", header.owner or "not named"),
@@ -195,7 +196,7 @@ def _figures(content: ReviewContent) -> Iterable[KeyFigure]:
         yield KeyFigure(
             "Came later",
             say_money(loss.deferred_minor, currency),
-            "deferred, not lost" if share is None else f"{share:.0%} of the gross loss",
+            "deferred, not lost" if share is None else f"{say_percent(share)} of the gross loss",
         )
     yield KeyFigure("Delayed", f"{messages.delayed:,}", f"of {plural(messages.due, 'message')} due")
     unknown = f", {messages.unknown:,} of unknown outcome" if messages.unknown else ""
@@ -231,8 +232,8 @@ def _impact(content: ReviewContent) -> Iterable[Block]:
             "from the first thing due to the measured restoration",
         ),
         ("Messages due in the outage", messages.due, "messages", "send plan and audience", ""),
-        ("  delayed", messages.delayed, "messages", log, "more than five minutes late"),
-        ("  on time", messages.on_time, "messages", log, ""),
+        ("of these delayed", messages.delayed, "messages", log, "more than five minutes late"),
+        ("of these on time", messages.on_time, "messages", log, ""),
         (
             "  held back by opt-out",
             messages.suppressed,
@@ -240,7 +241,7 @@ def _impact(content: ReviewContent) -> Iterable[Block]:
             lists,
             "opted out after the planned time",
         ),
-        ("  dropped", messages.dropped, "messages", log, ""),
+        ("of these dropped", messages.dropped, "messages", log, ""),
         (
             "Messages of unknown outcome",
             messages.unknown,
@@ -262,7 +263,7 @@ def _impact(content: ReviewContent) -> Iterable[Block]:
         )
         rows.append(
             (
-                Cell(name.strip(), "of them" if name.startswith("  ") else ""),
+                Cell(name, tone="part" if name.startswith("of these") else ""),
                 Cell(cell.text, "", "bad" if bad else cell.tone),
                 Cell(unit),
                 Cell(cell.note or note),
@@ -369,8 +370,8 @@ def _money(content: ReviewContent) -> Iterable[Block]:
             rows.append(
                 (
                     Cell(names[one.statistic], f"{say_time(one.start)} to {say_time(one.end)}"),
-                    Cell(say_money(one.expected_minor, currency)),
-                    Cell(say_money(one.observed_minor, currency)),
+                    Cell("—" if one.statistic == "deferred" else say_money(one.expected_minor, currency)),
+                    Cell("—" if one.statistic == "deferred" else say_money(one.observed_minor, currency)),
                     Cell(say_money(one.loss_minor, currency)),
                     *(
                         Cell(say_bounds(one, currency, level) if one.bounds(level) else "—")
@@ -404,7 +405,7 @@ def _money(content: ReviewContent) -> Iterable[Block]:
     if loss.net.noise_floor_minor is not None:
         basis.append(f"noise floor {say_money(loss.net.noise_floor_minor, currency)}")
     if loss.net.probability_of_loss is not None:
-        basis.append(f"weight of a loss {loss.net.probability_of_loss:.0%}")
+        basis.append(f"weight of a loss {say_percent(loss.net.probability_of_loss)}")
     if loss.net.control:
         basis.append(f"control: {loss.net.control}")
     if basis:

@@ -52,7 +52,12 @@ def say_rate(rate: float | None) -> str:
     """Return a fraction as a percentage, with as many digits as a complaint rate needs."""
     if rate is None:
         return "—"
-    return f"{rate:.2%}" if abs(rate) < 0.1 else f"{rate:.1%}"
+    return say_percent(rate, 2 if abs(rate) < 0.1 else 1)
+
+
+def say_percent(share: float, digits: int = 0) -> str:
+    """Return a fraction as `60 %`, with a true minus sign and a space that never breaks."""
+    return f"{share * 100:.{digits}f}\u00a0%".replace("-", "−")
 
 
 def say_money(minor: float, currency: str) -> str:
@@ -72,7 +77,7 @@ def say_level(estimate: Estimate, level: float = SIGNIFICANCE_LEVEL) -> str:
     """Name the interval; one that rests on too few placebo windows is never called a 95 % one."""
     if estimate.low_confidence and level >= SIGNIFICANCE_LEVEL:
         return "widest interval (low confidence)"
-    return f"{level:.0%} interval".replace("%", " %")
+    return f"{say_percent(level)} interval"
 
 
 def includes_zero(estimate: Estimate, level: float = SIGNIFICANCE_LEVEL) -> bool:
@@ -163,10 +168,10 @@ def explain_loss(loss: Loss, currency: str) -> list[tuple[str, str]]:
     ]
     if net.expected_minor > 0:
         share = net.loss_minor / net.expected_minor
-        text = f"{abs(share):.1%} {'below' if share >= 0 else 'above'} expectation"
+        text = f"{say_percent(abs(share), 1)} {'below' if share >= 0 else 'above'} expectation"
         if bounds:
             low, high = bounds.low_minor / net.expected_minor, bounds.high_minor / net.expected_minor
-            text += f"; as a loss, {low:.1%} to {high:.1%}".replace("-", "−")
+            text += f"; as a loss, {say_percent(low, 1)} to {say_percent(high, 1)}"
         lines.append(("Relative", text + "."))
     lines.append(("Significance", say_significance(net)))
     cautions = say_cautions(loss, currency)
@@ -182,7 +187,7 @@ def say_significance(estimate: Estimate) -> str:
     chance = (
         ""
         if estimate.probability_of_loss is None
-        else f" The weight of past windows that point to a loss is {estimate.probability_of_loss:.0%}."
+        else f" The weight of past windows that point to a loss is {say_percent(estimate.probability_of_loss)}."
     )
     if bounds is None:
         return "There is no interval, so nothing can be said about chance." + chance
@@ -223,7 +228,7 @@ def _money_line(content: ReviewContent, currency: str) -> str:
         why = content.loss_missing_because or "no reason was given"
         return f"Not estimated: {why.rstrip('.')}."
     share = recovered_share(loss)
-    back = f"; {share:.0%} of the gross loss came later" if share is not None else ""
+    back = f"; {say_percent(share)} of the gross loss came later" if share is not None else ""
     bounds = loss.net.bounds(SIGNIFICANCE_LEVEL)
     within = f" ({say_level(loss.net)} {say_bounds(loss.net, currency)})" if bounds else ""
     doubt = " The interval includes zero." if bounds and includes_zero(loss.net) else ""

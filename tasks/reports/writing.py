@@ -17,7 +17,7 @@ from tasks.reports.errors import ReportError
 from tasks.reports.html import render_html
 from tasks.reports.markdown import render_markdown
 from tasks.reports.tables import build_tables, describe_tables
-from tasks.reports.words import say_money
+from tasks.reports.words import say_money, say_percent
 
 _VERSION = re.compile(r"v(\d{2,})")
 _INCIDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -151,7 +151,7 @@ def changes_since(before: Path, content: ReviewContent) -> tuple[ChangeRow, ...]
 def _headline(tables: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     report = tables["report"][0]
     currency = report["currency"]
-    said = {"standing": str(report["settlement"]), "data complete": f"{report['completeness']:.0%}"}
+    said = {"standing": str(report["settlement"]), "data complete": say_percent(report["completeness"])}
     for name in ("due", "delayed", "on_time", "suppressed", "dropped", "unknown", "duplicated"):
         said[f"messages {name.replace('_', ' ')}"] = f"{report[name]:,}"
     for row in tables["loss"]:

@@ -60,7 +60,7 @@ def test_every_headline_figure_is_recomputed_from_the_tables(written: WrittenRep
     assert f"−£{-net['low_minor'] / 100:,.0f} to £{net['high_minor'] / 100:,.0f}" in shown
     deferred = loss["gross", 0.95]["loss_minor"] - net["loss_minor"]
     assert figure("Came later") == f"£{deferred / 100:,.0f}"
-    assert f"{deferred / loss['gross', 0.95]['loss_minor']:.0%} of the gross loss" in shown
+    assert f"{100 * deferred / loss['gross', 0.95]['loss_minor']:.0f} % of the gross loss" in shown
     assert figure("Rows lost") == f"{sum(one['lost'] or 0 for one in data):,}"
     assert f"{sum(one['at_risk'] for one in data):,} at risk" in shown
     down = report["restored_at"] - report["impact_started_at"]
