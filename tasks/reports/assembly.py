@@ -20,6 +20,7 @@ from tasks.impact import (
     ObjectiveCheck,
     ReputationCheck,
 )
+from tasks.incidents import Action
 from tasks.reports.casework import Case
 from tasks.reports.content import (
     ActionItemRow,
@@ -49,7 +50,28 @@ from tasks.reports.content import (
 )
 from tasks.reports.findings import NewItem
 
-_TOLD_KINDS = ("approval_requested", "approved", "rejected", "expired")
+_TOLD_ACTIONS = {
+    "pause": "Paused",
+    "unschedule": "Taken off the schedule",
+    "consent": "Opt-outs handed to the provider",
+    "catch_up": "Caught up, one step",
+    "reschedule": "Put back on the schedule",
+    "resume": "Resumed",
+    "drop": "Dropped",
+}
+"""Actions that a reader of the timeline needs; those they are made of (lists, copies) are in the journal."""
+
+_NOT_TOLD = {"action_intended", "message_intended", "evidence"}
+_STAMPS = {
+    "impact_started_at": "Impact began",
+    "status_posted_at": "The vendor's status page spoke of it",
+    "detected_at": "Detected",
+    "declared_at": "Incident declared",
+    "acknowledged_at": "Acknowledged",
+    "mitigated_at": "The provider works again, as measured by probes",
+    "resolved_at": "Resolved: sending moves, nothing is left stopped",
+    "closed_at": "Closed",
+}
 
 
 @dataclass(frozen=True)
@@ -121,11 +143,7 @@ def assemble(case: Case, figures: Figures) -> ReviewContent:
             for one in facts.metrics
         ),
         objectives=tuple(_objective(one) for one in figures.objectives),
-        timeline=tuple(
-            TimelineRow(one.at, one.kind, one.text, f"journal fact {one.seq}")
-            for one in facts.timeline
-            if not one.kind.startswith("action_intended")
-        ),
+        timeline=_timeline(case),
         decisions=tuple(
             DecisionRow(
                 subject=one.subject,
@@ -385,6 +403,37 @@ def rows_at_risk(data: DataImpact) -> dict[str, int]:
 def rows_lost(data: DataImpact) -> dict[str, int]:
     """Return the rows that a witness proves lost, per raw table; estimates are left out."""
     return {one.table: one.lost for one in _data(data) if one.lost is not None and not one.estimated}
+
+
+def _timeline(case: Case) -> tuple[TimelineRow, ...]:
+    actions = {one.id: one for one in case.facts.actions}
+    names = {int(one): str(name) for one, name in _names(case)}
+    rows = []
+    for one in case.facts.timeline:
+        if one.kind in _NOT_TOLD or one.kind.startswith("action_item"):
+            continue
+        text = one.text
+        action = actions.get(one.data.get("action_id", 0))
+        if action is not None:
+            if one.kind == "action_done" and action.kind not in _TOLD_ACTIONS:
+                continue
+            text = _told(action, one.kind.removeprefix("action_").replace("_", " "), names)
+        elif one.kind == "timestamp":
+            text = _STAMPS.get(str(one.data.get("timestamp")), text)
+        rows.append(TimelineRow(one.at, one.kind, text, f"journal fact {one.seq}"))
+    return tuple(rows)
+
+
+def _told(action: Action, status: str, names: dict[int, str]) -> str:
+    number = action.target.rpartition("/")[2]
+    target = names.get(int(number), action.target) if number.isdigit() else action.target
+    verb = _TOLD_ACTIONS.get(action.kind, action.kind.replace("_", " "))
+    return f"{verb}: {target}" if status == "done" else f"{verb}: {target} ({status})"
+
+
+def _names(case: Case) -> list[tuple[int, str]]:
+    table = case.evidence.campaigns
+    return list(zip(table["campaign_id"].tolist(), table["name"].tolist(), strict=True))
 
 
 def _communications(case: Case) -> tuple[CommunicationRow, ...]:

@@ -19,7 +19,8 @@ from tasks.reports.casework import JournalFacts
 from tasks.reports.content import FindingRow, LessonRow
 
 STOPPING = ("pause", "unschedule")
-RESUMING = ("catch_up", "resume", "reschedule", "drop", "create_campaign", "start")
+RESUMING = ("catch_up", "resume", "reschedule")
+"""Actions that send mail: the plan's policy or a person lets them happen (a deadline alone may drop)."""
 GRACE = timedelta(minutes=5)
 _DUE = {1: timedelta(days=15), 2: timedelta(days=30)}
 """Days until an action item is due, by severity (PagerDuty: 15 for SEV-1, 30 for SEV-2)."""
@@ -163,7 +164,7 @@ def action_items(
     if messages.unknown:
         items.append(
             NewItem(
-                f"Decide on {plural(messages.unknown, 'message')} of unknown outcome",
+                "Decide on the messages whose outcome nobody knows",
                 "repair",
                 "P0",
                 approver,
@@ -174,7 +175,7 @@ def action_items(
     if data.opt_outs_missing:
         items.append(
             NewItem(
-                f"Hand {plural(data.opt_outs_missing, 'opt-out')} to the provider",
+                "Hand the provider the opt-outs that it does not honour",
                 "repair",
                 "P0",
                 commander,
@@ -185,7 +186,7 @@ def action_items(
     if messages.dropped:
         items.append(
             NewItem(
-                f"Agree what replaces {plural(messages.dropped, 'message')} that were dropped",
+                "Agree what replaces the messages that were dropped",
                 "mitigate",
                 "P1",
                 approver,
@@ -197,7 +198,7 @@ def action_items(
     if len(lost):
         items.append(
             NewItem(
-                f"Bring back {plural(data.rows_lost, 'lost row')} from what witnessed them",
+                "Bring back the lost rows from what witnessed them",
                 "repair",
                 "P1",
                 commander,
@@ -275,14 +276,7 @@ def _promises(facts: JournalFacts, now: datetime) -> list[FindingRow]:
 
 def _approvals(plan: Plan, facts: JournalFacts) -> list[FindingRow]:
     """Everything that was done and that the plan's policy does not cover needs a person's yes before it."""
-    allowed = set(plan.approval.policy_actions)
-    agreed = {
-        str(action.get("kind"))
-        for one in facts.approvals
-        if one.status == "approved"
-        for action in one.actions
-    }
-    approved_at = [one.answered_at for one in facts.approvals if one.status == "approved" and one.answered_at]
+    allowed = set(plan.approval.policy_actions) & set(RESUMING)
     found = [
         FindingRow(
             "late", f"nobody answered in time: {one.subject}", f"by {one.expires_at:%H:%M} UTC", "expired"
@@ -290,20 +284,29 @@ def _approvals(plan: Plan, facts: JournalFacts) -> list[FindingRow]:
         for one in facts.approvals
         if one.status == "expired"
     ]
+    answers = [
+        one.answered_at
+        for one in facts.approvals
+        if one.status == "approved"
+        and one.answered_at is not None
+        and any(str(action.get("kind")).removesuffix("_anyway") in RESUMING for action in one.actions)
+    ]
     done = [one for one in facts.actions if one.status == "done" and one.kind in RESUMING]
-    if done and not agreed and not allowed & {"catch_up", "resume", "reschedule", "drop"}:
+    if not done or allowed:
+        return found
+    first = min(one.intended_at for one in done)
+    if not answers:
         found.append(
             FindingRow(
                 "missing", "campaigns were resumed without an approval", "an approval in the journal", "none"
             )
         )
-    first = min((one.intended_at for one in done), default=None)
-    if first is not None and approved_at and first < min(approved_at) and not allowed & set(RESUMING):
+    elif first < min(answers):
         found.append(
             FindingRow(
                 "out_of_order",
                 "a campaign was resumed before the approval",
-                f"after {min(approved_at):%H:%M} UTC",
+                f"after {min(answers):%H:%M} UTC",
                 f"{first:%H:%M} UTC",
             )
         )
@@ -335,7 +338,7 @@ def _order(facts: JournalFacts) -> list[FindingRow]:
                 ", ".join(sorted({one.kind for one in unread})),
             )
         )
-    held = any("hold" in one.kind or "held the last good" in one.text.lower() for one in facts.timeline)
+    held = any(one.kind == "snapshot_held" for one in facts.timeline)
     if not held and stops:
         found.append(
             FindingRow(
