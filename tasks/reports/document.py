@@ -476,7 +476,7 @@ def _objectives(content: ReviewContent) -> Iterable[Block]:
 
 def _cause(content: ReviewContent) -> Iterable[Block]:
     cause = content.cause
-    yield Paragraph(cause.cause_class.replace("_", " ") + ".", "Class")
+    yield Paragraph(cause.cause_class.replace("_", " ").capitalize() + ".", "Class")
     for lead, text in (
         ("Trigger", cause.trigger),
         ("Detection", cause.detection),
