@@ -99,7 +99,7 @@ def assemble(case: Case, figures: Figures) -> ReviewContent:
         header=Header(
             company=plan.name,
             incident_id=incident.id,
-            title=incident.summary,
+            title=incident.summary[:1].upper() + incident.summary[1:],
             provider=incident.provider,
             severity=severity,
             issued_at=case.now,
@@ -378,18 +378,6 @@ def _data(data: DataImpact) -> tuple[DataRow, ...]:
                 lost=int(best[0]["rows"]) if best else None,
                 witness=" and ".join(sorted(set(seen["witness"]))),
                 note=str(best[0]["note"]) if best and best[0]["rows"] else "",
-            )
-        )
-    for one in data.lost[data.lost["estimated"].astype(bool)].to_dict("records"):
-        rows.append(
-            DataRow(
-                source=str(one["source"]),
-                table=str(one["table"]),
-                at_risk=0,
-                lost=int(one["rows"]),
-                witness="",
-                estimated=True,
-                note=str(one["note"]),
             )
         )
     return tuple(rows)

@@ -6,6 +6,7 @@ lesson. Every action item has an owner (a role of the plan), a date and a proof 
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -107,8 +108,16 @@ def lessons(
         poorly.append(f"{plural(messages.after_latest_useful, 'message')} went out after latest_useful_at.")
     if data.opt_outs_missing:
         poorly.append(f"The provider does not honour {plural(data.opt_outs_missing, 'opt-out')} yet.")
-    if messages.dropped:
-        poorly.append(f"{plural(messages.dropped, 'message')} never went out: their time had passed.")
+    late = min(messages.dropped, _too_late(facts))
+    if late:
+        poorly.append(
+            f"{plural(late, 'message')} never went out: their time had passed, or it was decided so."
+        )
+    if messages.dropped > late:
+        blocked = plural(messages.dropped - late, "message")
+        well.append(
+            f"{blocked} stayed unsent because the person must not be mailed (hard bounces, complaints)."
+        )
     if messages.unknown:
         poorly.append(f"Nobody knows the outcome of {plural(messages.unknown, 'message')}.")
     for check in reputation:
@@ -346,6 +355,14 @@ def _order(facts: JournalFacts) -> list[FindingRow]:
             )
         )
     return found
+
+
+def _too_late(facts: JournalFacts) -> int:
+    """Messages that the ledgers call expired or dropped; without ledgers every unsent one counts as such."""
+    counts = [one["counts"] for one in facts.ledgers.values() if "counts" in one]
+    if not counts:
+        return sys.maxsize
+    return sum(int(one.get("expired", 0)) + int(one.get("dropped", 0)) for one in counts)
 
 
 def _role(plan: Plan, name: str) -> str:
