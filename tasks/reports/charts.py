@@ -87,7 +87,7 @@ def _revenue(content: ReviewContent, width: int, alt: str) -> str:
     first, last = hours[0].at, hours[-1].at + timedelta(hours=1)
     x = _Scale(first.timestamp(), last.timestamp(), left, width - right)
     peak = max(max(one.actual_minor, one.expected_minor, one.high_minor or 0.0) for one in hours)
-    ticks = _ticks(0, peak, 4)
+    ticks = _ticks(0, peak, 5)
     y = _Scale(0, max(peak, ticks[-1]), top + upper, top)
     out = [_open(width, height, alt)]
     out += _outage(content, x, top, top + upper + gap + lower, wide)

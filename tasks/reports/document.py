@@ -18,8 +18,10 @@ from tasks.reports.words import (
     explain_loss,
     includes_zero,
     recovered_share,
+    rows_estimated_lost,
     rows_lost,
     say_bounds,
+    say_cautions,
     say_duration,
     say_level,
     say_minutes,
@@ -162,7 +164,7 @@ def compose(content: ReviewContent, version: int) -> Document:
     ]
     changed = _changes(content)
     return Document(
-        title=header.title,
+        title=header.title[:1].upper() + header.title[1:],
         kicker=f"{header.company} · Post-incident report",
         standing=standing,
         settled=settled,
@@ -205,9 +207,9 @@ def _figures(content: ReviewContent) -> Iterable[KeyFigure]:
     )
     lost = rows_lost(content)
     risk = sum(one.at_risk for one in content.data)
-    yield KeyFigure(
-        "Rows lost", NOT_KNOWN if lost is None else f"{lost:,}", f"{risk:,} at risk", "bad" if lost else ""
-    )
+    about = rows_estimated_lost(content)
+    note = f"{risk:,} at risk" + (f"; about {about:,} more lost by estimate" if about else "")
+    yield KeyFigure("Rows lost", NOT_KNOWN if lost is None else f"{lost:,}", note, "bad" if lost else "")
 
 
 def _count(value: float | None, checked: str) -> Cell:
@@ -221,7 +223,7 @@ def _count(value: float | None, checked: str) -> Cell:
 
 def _impact(content: ReviewContent) -> Iterable[Block]:
     messages, outage = content.messages, content.outage
-    minutes = None if outage.duration is None else outage.duration.total_seconds() / 60
+    minutes = None if outage.duration is None else round(outage.duration.total_seconds() / 60)
     log, lists = "the provider's send log and the ledger", "opt-outs of the shop and the provider"
     standard: list[tuple[str, float | None, str, str, str]] = [
         (
@@ -235,7 +237,7 @@ def _impact(content: ReviewContent) -> Iterable[Block]:
         ("of these delayed", messages.delayed, "messages", log, "more than five minutes late"),
         ("of these on time", messages.on_time, "messages", log, ""),
         (
-            "  held back by opt-out",
+            "of these held back by opt-out",
             messages.suppressed,
             "messages",
             lists,
@@ -320,7 +322,10 @@ def _campaigns(content: ReviewContent) -> Table:
 
 def _data(content: ReviewContent) -> Table:
     rows = []
+    whole = [one for one in content.data if one.at_risk == 0 and one.lost == 0]
     for one in content.data:
+        if len(whole) > 2 and one in whole:
+            continue
         lost = _count(one.lost, "")
         by = (
             f"{'estimated' if one.estimated else 'witness'}: {one.witness}"
@@ -333,6 +338,16 @@ def _data(content: ReviewContent) -> Table:
                 Cell(f"{one.at_risk:,}", tone="" if one.at_risk else "quiet"),
                 Cell(lost.text, "", "bad" if one.lost else lost.tone),
                 Cell(by, one.note),
+            )
+        )
+    if len(whole) > 2:
+        witnesses = ", ".join(dict.fromkeys(one.witness for one in whole if one.witness))
+        rows.append(
+            (
+                Cell(f"{len(whole)} other tables", ", ".join(f"{one.source}.{one.table}" for one in whole)),
+                Cell("0", tone="quiet"),
+                Cell("0, checked", tone="good"),
+                Cell(f"witness: {witnesses}" if witnesses else "nothing witnesses it"),
             )
         )
     return Table(
@@ -382,10 +397,10 @@ def _money(content: ReviewContent) -> Iterable[Block]:
     if loss.attributed_minor is not None:
         rows.append(
             (
-                Cell("Attributed revenue", "a model's claim, not the loss"),
+                Cell("Attribution", "a model's claim, for comparison; not the loss"),
+                Cell("—"),
                 Cell("—"),
                 Cell(say_money(loss.attributed_minor, currency)),
-                Cell("—"),
                 Cell("—"),
                 Cell("—"),
                 Cell("—"),
@@ -410,8 +425,12 @@ def _money(content: ReviewContent) -> Iterable[Block]:
         basis.append(f"control: {loss.net.control}")
     if basis:
         yield Paragraph("; ".join(basis) + ".", "Basis")
-    for lead, text in explain_loss(loss, currency):
+    *words, meaning = explain_loss(loss, currency)
+    for lead, text in words:
         yield Paragraph(text, lead)
+    if cautions := say_cautions(loss, currency):
+        yield Bullets("Cautions", tuple(cautions))
+    yield Paragraph(meaning[1], meaning[0])
 
 
 def _timeline(content: ReviewContent) -> Iterable[Block]:
@@ -659,7 +678,7 @@ def _appendix(content: ReviewContent) -> Iterable[Block]:
     for name, text in appendix.queries:
         yield Code(name, text)
     yield Paragraph(
-        "Every figure can be recomputed from the Parquet files in the folder `tables` beside this report.",
+        "Every figure can be recomputed from the Parquet files in the folder “tables” beside this report.",
         "Tables",
     )
     yield Bullets("Glossary", _GLOSSARY)

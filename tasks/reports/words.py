@@ -15,7 +15,7 @@ def say_time(at: datetime | None, *, year: bool = False) -> str:
     """Return `16 Nov 10:12`, with `year` `Wed 16 Nov 2011, 10:12 UTC`; unknown times say so."""
     if at is None:
         return NOT_KNOWN
-    return f"{at:%a} {at.day} {at:%b %Y, %H:%M} UTC" if year else f"{at.day} {at:%b %H:%M}"
+    return f"{at:%a} {at.day} {at:%b %Y, %H:%M} UTC" if year else f"{at.day}\u00a0{at:%b}\u00a0{at:%H:%M}"
 
 
 def say_span(start: datetime, end: datetime) -> str:
@@ -95,9 +95,14 @@ def recovered_share(loss: Loss) -> float | None:
 
 
 def rows_lost(content: ReviewContent) -> int | None:
-    """Return the rows lost over all tables; None where no table could tell."""
-    known = [one.lost for one in content.data if one.lost is not None]
+    """Return the rows lost over all tables, as witnessed; None where no table could tell."""
+    known = [one.lost for one in content.data if one.lost is not None and not one.estimated]
     return sum(known) if known else None
+
+
+def rows_estimated_lost(content: ReviewContent) -> int:
+    """Return the rows that are only estimated to be lost, because nothing witnesses them."""
+    return sum(one.lost or 0 for one in content.data if one.estimated)
 
 
 def bottom_line(content: ReviewContent) -> list[tuple[str, str]]:
@@ -118,11 +123,11 @@ def bottom_line(content: ReviewContent) -> list[tuple[str, str]]:
         data = "Not examined."
     elif lost is None:
         data = f"{plural(risk, 'row')} at risk; nothing could tell whether any was lost."
-    elif lost == 0:
-        data = f"No row was lost; {plural(risk, 'row')} had no valid backup when the impact began."
     else:
-        part = " (part of it an estimate)" if any(one.estimated and one.lost for one in content.data) else ""
-        data = f"{plural(lost, 'row')} lost{part}; {plural(risk, 'row')} had no valid backup when the impact began."
+        data = f"{plural(lost, 'row') if lost else 'No row'} lost"
+        if about := rows_estimated_lost(content):
+            data += f", about {about:,} more by estimate"
+        data += f"; {plural(risk, 'row')} had no valid backup when the impact began."
     lines.append(("Data", data))
     breaches = content.consent_breaches
     lines.append(
@@ -138,7 +143,7 @@ def bottom_line(content: ReviewContent) -> list[tuple[str, str]]:
 
 
 def explain_loss(loss: Loss, currency: str) -> list[tuple[str, str]]:
-    """Put the net loss in words: average, cumulative, relative, significance, cautions, what it means."""
+    """Put the net loss in words: average, cumulative, relative, significance, what it means."""
     net = loss.net
     bounds = net.bounds(SIGNIFICANCE_LEVEL)
     hours = max(net.hours, 1e-9)
@@ -174,9 +179,6 @@ def explain_loss(loss: Loss, currency: str) -> list[tuple[str, str]]:
             text += f"; as a loss, {say_percent(low, 1)} to {say_percent(high, 1)}"
         lines.append(("Relative", text + "."))
     lines.append(("Significance", say_significance(net)))
-    cautions = say_cautions(loss, currency)
-    if cautions:
-        lines.append(("Cautions", " ".join(cautions)))
     lines.append(("What it means", _meaning(loss, currency)))
     return lines
 
@@ -205,7 +207,7 @@ def say_cautions(loss: Loss, currency: str) -> list[str]:
     """List the reservations that the estimate itself calls for, then those that were given."""
     net = loss.net
     said = []
-    if net.low_confidence:
+    if net.low_confidence and not any("confidence" in one.lower() for one in loss.cautions):
         said.append(
             f"Only {net.effective_placebos or 0:.0f} effective placebo windows stand behind it: its widest interval "
             "is an extrapolation and must not be read as 95 %."
@@ -246,7 +248,7 @@ def _meaning(loss: Loss, currency: str) -> str:
     if loss.attributed_minor is not None:
         how = f" ({loss.attribution_model})" if loss.attribution_model else ""
         text += (
-            f" The attribution model{how} claims {say_money(loss.attributed_minor, currency)} for these campaigns in "
-            "the window; that counts what it saw, not what is missing, and is not the loss."
+            f" Attribution{how} gives {say_money(loss.attributed_minor, currency)}: a model's claim, shown beside the "
+            "estimate for comparison; it is not the loss."
         )
     return text[0].upper() + text[1:]

@@ -161,7 +161,9 @@ def _headline(tables: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
             said[f"{row['statistic']} loss, interval"] = f"{low} to {high}"
     if tables["data_loss"]:
         said["rows at risk"] = f"{sum(row['at_risk'] for row in tables['data_loss']):,}"
-        said["rows lost"] = f"{sum(row['lost'] or 0 for row in tables['data_loss']):,}"
+        said["rows lost"] = (
+            f"{sum(row['lost'] or 0 for row in tables['data_loss'] if not row['estimated']):,}"
+        )
     return said
 
 

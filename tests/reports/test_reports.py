@@ -14,6 +14,7 @@ import pytest
 
 from tasks.reports import (
     Bounds,
+    DataRow,
     Loss,
     ReportError,
     ReviewContent,
@@ -61,7 +62,8 @@ def test_every_headline_figure_is_recomputed_from_the_tables(written: WrittenRep
     deferred = loss["gross", 0.95]["loss_minor"] - net["loss_minor"]
     assert figure("Came later") == f"£{deferred / 100:,.0f}"
     assert f"{100 * deferred / loss['gross', 0.95]['loss_minor']:.0f} % of the gross loss" in shown
-    assert figure("Rows lost") == f"{sum(one['lost'] or 0 for one in data):,}"
+    assert figure("Rows lost") == f"{sum(one['lost'] or 0 for one in data if not one['estimated']):,}"
+    assert f"about {sum(one['lost'] for one in data if one['estimated']):,} more by estimate" in shown
     assert f"{sum(one['at_risk'] for one in data):,} at risk" in shown
     down = report["restored_at"] - report["impact_started_at"]
     assert down == timedelta(hours=4, minutes=58)
@@ -158,6 +160,14 @@ def test_zero_is_shown_as_checked_and_the_unmeasured_as_such(written: WrittenRep
     assert "Messages duplicated 0, checked messages the provider's send log and the ledger" in page
     assert "Unsubscribe requests refused 0, checked requests the shop's consent requests" in page
     assert "Support contacts not measured contacts no source for them in the plan" in page
+
+
+def test_whole_tables_share_one_line_that_names_them(content: ReviewContent, tmp_path: Path) -> None:
+    whole = tuple(DataRow("shop", name, 0, 0, "last snapshot") for name in ("orders", "returns", "customers"))
+    page = text_of(write_report(replace(content, data=content.data + whole), tmp_path).html.read_text())
+    assert (
+        "3 other tables shop.orders, shop.returns, shop.customers 0 0, checked witness: last snapshot" in page
+    )
 
 
 def test_an_invalid_metric_is_shown_and_a_pending_one_is_not_zero(written: WrittenReport) -> None:
