@@ -13,7 +13,7 @@ from flows.recover import recover
 from flows.respond import respond
 from flows.review import review
 from flows.validate import validate
-from tasks.drills.staging import DemoResult
+from tasks.drills import DemoResult
 from tasks.drills.steps import (
     READER,
     answer_as_reader,

@@ -6,6 +6,7 @@ nobody silently forgotten: an outcome that cannot be known is listed as `unknown
 
 from tasks.catchup.consent import ConsentFeed, ConsentRequest, Gate, consent_gate, latest_wish
 from tasks.catchup.errors import CatchupError
+from tasks.catchup.journaled import Change, OutcomeUnknown, make
 from tasks.catchup.ledger import (
     EVIDENCE,
     LEDGER,
@@ -39,6 +40,7 @@ __all__ = [
     "LEDGER",
     "OUTCOMES",
     "CatchupError",
+    "Change",
     "ConsentFeed",
     "ConsentRequest",
     "Decision",
@@ -47,6 +49,7 @@ __all__ = [
     "Ledger",
     "NextStep",
     "Outcome",
+    "OutcomeUnknown",
     "RampLimits",
     "Reason",
     "StepResult",
@@ -65,6 +68,7 @@ __all__ = [
     "latest_wish",
     "limit_passed",
     "log_has_holes",
+    "make",
     "next_step",
     "people_table",
     "read_frozen",

@@ -35,6 +35,7 @@ class Change:
         payload: what is asked for; the same key must always carry the same.
         previous_state: how the target was before.
         undo: how it is taken back; empty if it cannot be.
+        flow: the runbook that makes it: begins the names of its crash points.
     """
 
     key: str
@@ -45,6 +46,7 @@ class Change:
     payload: Mapping[str, Any]
     previous_state: Mapping[str, Any]
     undo: Mapping[str, Any]
+    flow: str = "recover"
 
 
 def make(journal: Journal, incident_id: str, change: Change, *, token: int | None) -> Evidence:
@@ -66,7 +68,7 @@ def make(journal: Journal, incident_id: str, change: Change, *, token: int | Non
         undo=change.undo,
         token=token,
     )
-    crash_point(f"recover.{change.kind}:intended")
+    crash_point(f"{change.flow}.{change.kind}:intended")
     if action.status == "done":
         return dict(action.result or action.evidence)
     if not action.is_new:
@@ -89,17 +91,17 @@ def make(journal: Journal, incident_id: str, change: Change, *, token: int | Non
             raise
         journal.unknown(action.id, error.what, token=token)
         return _look_once(journal, action, change, token, error)
-    crash_point(f"recover.{change.kind}:called")
+    crash_point(f"{change.flow}.{change.kind}:called")
     found = change.read_back()
     if found is None:
         journal.unknown(action.id, "the provider said yes, but it does not read back", token=token)
         raise OutcomeUnknown(
             f"{change.kind} of {change.target} was accepted but does not show",
             where=incident_id,
-            fix="run recover again: it reads back before it does anything",
+            fix=f"run {change.flow} again: it reads back before it does anything",
         )
     journal.complete(action.id, found, token=token)
-    crash_point(f"recover.{change.kind}:done")
+    crash_point(f"{change.flow}.{change.kind}:done")
     return found
 
 
@@ -130,7 +132,7 @@ def _look_once(
         raise OutcomeUnknown(
             f"{change.kind} of {change.target}: {error.what}",
             where=action.incident_id,
-            fix="run recover again: it reads back before it does anything",
+            fix=f"run {change.flow} again: it reads back before it does anything",
         ) from None
     journal.resolve_unknown(action.id, "done", found, token=token)
     return found

@@ -1,6 +1,6 @@
 """The continuity plan: one YAML file, typed, linted, with a JSON Schema for editors."""
 
-from tasks.plan.lint import Finding, lint
+from tasks.plan.linting import Finding, lint
 from tasks.plan.loading import LoadedPlan, PlanError, load_plan, plan_schema, secret
 from tasks.plan.models import (
     ApprovalPlan,

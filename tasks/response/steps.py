@@ -1,0 +1,516 @@
+"""The Prefect tasks of `respond`: thin; what they decide is decided in the modules beside this one."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import TracebackType
+from typing import Literal, Self
+from uuid import UUID
+
+from prefect import get_run_logger, runtime, task
+from prefect.artifacts import create_markdown_artifact
+from prefect.cache_policies import NO_CACHE
+from prefect.flow_runs import pause_flow_run, resume_flow_run
+from prefect.input import RunInput
+from pydantic import Field
+
+from tasks.catchup import CatchupError
+from tasks.comms import (
+    CampaignLine,
+    ChannelFailed,
+    Message,
+    Situation,
+    next_update_at,
+    open_channel,
+    write_update,
+    write_vendor_ticket,
+)
+from tasks.core import (
+    MailstayError,
+    Money,
+    UsageError,
+    crash_point,
+    digest_of,
+    open_clock,
+    plural,
+    sha256_hex,
+)
+from tasks.incidents import ApprovalClosed, Incident, Journal, LeaseHeld, StaleToken
+from tasks.plan import LoadedPlan, load_plan, secret
+from tasks.providers import Provider, ProvidersError, connect_provider
+from tasks.response.acting import stop_campaign
+from tasks.response.agreeing import Agreed, agree
+from tasks.response.reading import Calendar, read_calendar
+from tasks.response.table import PlanLine, markdown_table, plan_table
+from tasks.snapshots import Store, StoreError
+from tasks.snapshots.steps import open_plan_store
+
+LEASE = timedelta(minutes=30)
+_ANSWER_POLL_SECONDS = 2.0
+
+
+@dataclass(frozen=True)
+class Responded:
+    """What `respond` came to.
+
+    Attributes:
+        incident: its id.
+        held: whether something is still open: a decision, or a provider that does not answer.
+        reason: what is open; empty when nothing is.
+        actions: the incident's stopping actions by status.
+        approval: `approved`, `awaiting`, `rejected`, or `none` where nothing had to be asked.
+        plan: the campaigns as they were planned.
+        vendor_ticket: file with the text for the provider's support.
+    """
+
+    incident: str
+    held: bool
+    reason: str
+    actions: dict[str, int]
+    approval: str
+    plan: list[dict[str, object]] = field(default_factory=list)
+    vendor_ticket: str = ""
+
+
+class Decision(RunInput):
+    """May the campaigns in the plan be stopped?"""
+
+    decision: Literal["approve", "reject", "hold"] = Field(
+        "hold",
+        description="approve stops every campaign of the plan; hold changes nothing and asks again next run.",
+    )
+    name: str = Field("", max_length=120, description="Your name, for the record.")
+
+
+class Run:
+    """One run of `respond`. Not a dataclass: Prefect would hand a copy of one to each task."""
+
+    def __init__(self, plan: str, provider: str, name: str) -> None:
+        self.plan = plan
+        self.provider = provider
+        self.name = name or "respond"
+        self.incident = ""
+        self.reason = ""
+        self.approval = "none"
+        self.ticket = ""
+        self.read_from = ""
+        self.answers = False
+        self.lines: list[PlanLine] = []
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """End as held where a person or the provider is awaited; let every other error through."""
+        held = isinstance(error, CatchupError | ProvidersError | StaleToken | LeaseHeld)
+        if held:
+            self.reason = str(error)
+            with _journal(load_plan(self.plan)) as journal:
+                journal.note(self.incident, "held", f"respond is held: {error}")
+        return held
+
+
+def responding(plan: str, provider: str, name: str) -> Run:
+    """Begin a run of `respond` for a provider of the plan.
+
+    Raises:
+        PlanError: the plan cannot be read, or has no such provider.
+    """
+    loaded = load_plan(plan)
+    loaded.provider(provider)
+    return Run(str(loaded.path), provider, name)
+
+
+@task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[1, 5])
+def declare_incident(run: Run, cause_class: str, seen: str, impact_started_at: str) -> str:
+    """Declare the incident, or join the one that is open; return its id. Changes nothing at the provider."""
+    began = _moment(impact_started_at)
+    loaded = load_plan(run.plan)
+    with _journal(loaded) as journal:
+        now = journal.clock.now()
+        open_one = journal.open_incident(run.provider)
+        detected = (
+            open_one.timestamps.get("detected_at", now) if open_one else (min(began, now) if began else now)
+        )
+        incident = journal.declare(
+            run.provider,
+            cause_class=cause_class,
+            summary=seen or "declared by hand",
+            detected_at=detected if open_one else now,
+            declared_by=run.name,
+            impact_started_at=began,
+            state="investigating",
+        )
+        crash_point("respond.declare:after")
+        if run.name != "monitor" and "acknowledged_at" not in incident.timestamps:
+            journal.set_timestamp(incident.id, "acknowledged_at", now, run.name)
+    run.incident = incident.id
+    get_run_logger().info("%s of %s is %s", incident.id, run.provider, incident.state)
+    return incident.id
+
+
+@task(cache_policy=NO_CACHE)
+def hold_last_good(run: Run) -> list[str]:
+    """Hold the last good snapshot of every source, so that retention cannot take it; return what is held."""
+    loaded = load_plan(run.plan)
+    store = _store(loaded)
+    held: list[str] = []
+    with _journal(loaded) as journal:
+        for source in loaded.plan.sources:
+            latest = store.latest(source, state="valid") if store else None
+            if store is None or latest is None:
+                journal.note(run.incident, "no_snapshot", f"there is no good snapshot of {source} to hold")
+                continue
+            if f"incident {run.incident}" not in latest.held_by:
+                store.hold(
+                    latest.snapshot_id, reason=f"incident {run.incident}", by=run.name, at=journal.clock.now()
+                )
+                journal.note(run.incident, "snapshot_held", f"{latest.snapshot_id} is held")
+            crash_point("respond.hold:after")
+            held.append(latest.snapshot_id)
+    return held
+
+
+@task(cache_policy=NO_CACHE)
+def plan_campaigns(run: Run, scope: Sequence[int]) -> list[PlanLine]:
+    """Say per campaign what is due, what this provider allows, and what happens if nothing is done."""
+    loaded = load_plan(run.plan)
+    with _connected(loaded, run.provider) as provider, _journal(loaded) as journal:
+        calendar: Calendar = read_calendar(loaded, run.provider, provider, _store(loaded))
+        lines = plan_table(
+            calendar.sendings,
+            provider.capabilities,
+            journal.clock.now(),
+            lateness={str(kind): rule for kind, rule in loaded.plan.lateness.items()},
+            scope=scope,
+        )
+        text = f"{plural(len(lines), 'campaign')} running or due within a day, read from {calendar.read_from}"
+        journal.note(run.incident, "plan", text, {"lines": [line.as_action() for line in lines]})
+    run.lines, run.read_from, run.answers = lines, calendar.read_from, calendar.from_provider
+    get_run_logger().info("%s", text)
+    return lines
+
+
+@task(cache_policy=NO_CACHE)
+def publish_plan(run: Run, lines: Sequence[PlanLine]) -> None:
+    """Show the plan as an artifact of the run."""
+    create_markdown_artifact(
+        _plan_text(run, lines), key=f"respond-{run.incident.lower()}", description="What respond would do"
+    )
+
+
+def await_approval(
+    run: Run, lines: Sequence[PlanLine], approval: Literal["ask", "policy"], wait_minutes: int
+) -> Agreed:
+    """Find who agreed: the journal, the plan's policy, or a person asked now through the form or the command line.
+
+    Waits at most `wait_minutes` (a drill's time does not move by itself, so a drill does not wait). Without an answer
+    the run goes on with what is agreed to and ends as held; the question stays open in the journal.
+    """
+    agreed = _agree(run, lines, approval, wait_minutes)
+    clock = open_clock(load_plan(run.plan).clock_spec())
+    if agreed.waiting is not None and wait_minutes > 0 and not clock.simulated:
+        _ask_on_the_form(run, lines, agreed.waiting.id, wait_minutes * 60)
+        agreed = _agree(run, lines, approval, wait_minutes)
+    if agreed.waiting is not None:
+        run.approval = "awaiting"
+        run.reason = f"approval {agreed.waiting.id} waits for an answer"
+    elif agreed.rejected and not agreed.lines:
+        run.approval = "rejected"
+    elif agreed.lines:
+        run.approval = "approved"
+    return agreed
+
+
+@task(cache_policy=NO_CACHE)
+def stop_campaigns(run: Run, agreed: Agreed) -> int:
+    """Stop every campaign that was agreed to, each once, under the incident's lease; return how many stand still.
+
+    Raises:
+        LeaseHeld: another run acts on this incident.
+        ProvidersError: the provider did not answer; the next run goes on from the journal.
+    """
+    if not agreed.lines:
+        return 0
+    loaded = load_plan(run.plan)
+    with _connected(loaded, run.provider) as provider, _journal(loaded) as journal:
+        probe = provider.health()
+        if not probe.ok:
+            run.reason = f"the provider does not answer ({probe.detail}); run respond again when it does"
+            journal.note(run.incident, "held", f"nothing was asked of the provider: {probe.detail}")
+            return 0
+        lease = journal.lease(run.incident, run.name, LEASE)
+        try:
+            for line in agreed.lines:
+                found = stop_campaign(journal, run.incident, provider, line, token=lease.token)
+                get_run_logger().info("%s %s: %s", line.action, line.campaign_id, found)
+            incident = journal.incident(run.incident)
+            if incident.state == "investigating":
+                journal.put_on_hold(
+                    run.incident, "awaiting_vendor", run.name, "everything due is stopped", token=lease.token
+                )
+        finally:
+            journal.release(lease)
+    return len(agreed.lines)
+
+
+@task(cache_policy=NO_CACHE)
+def tell_people(run: Run, lines: Sequence[PlanLine]) -> int:
+    """Tell the stakeholders and the audience where it stands, with the time of the next update; return how many.
+
+    A message is named after what it says: a run that is killed and comes again does not tell it twice. A channel that
+    fails is journaled and stops nothing.
+    """
+    loaded = load_plan(run.plan)
+    told = 0
+    with _journal(loaded) as journal:
+        incident = journal.incident(run.incident)
+        situation = _situation(loaded, journal, incident, run, lines)
+        for name, who in loaded.plan.stakeholders.items():
+            if situation.severity is not None and situation.severity > who.from_severity:
+                continue
+            promised = next_update_at(journal.clock.now(), who.every_minutes)
+            written = write_update(who.report, situation, next_update_at=promised)
+            message_id = digest_of(["respond", incident.id, name, situation.done, run.reason])
+            said = journal.say(
+                incident.id,
+                stakeholder=name,
+                channel=who.channel,
+                report=who.report,
+                subject=written.subject,
+                body_digest=sha256_hex(written.text.encode()),
+                promised_next_at=promised,
+                message_id=message_id,
+            )
+            if said.status != "intended":
+                continue
+            message = Message(
+                message_id, name, incident.id, written, journal.clock.now(), journal.clock.simulated
+            )
+            try:
+                crash_point("respond.tell:before")
+                open_channel(loaded, who.channel).deliver(message)
+                crash_point("respond.tell:after")
+            except ChannelFailed as error:
+                journal.not_sent(said.id, error.what, status="unknown" if error.outcome_unknown else "failed")
+                get_run_logger().error("%s was not told: %s", name, error)
+            except MailstayError as error:
+                journal.not_sent(said.id, error.what)
+                get_run_logger().error("%s was not told: %s", name, error)
+            else:
+                journal.sent(said.id)
+                told += 1
+    return told
+
+
+@task(cache_policy=NO_CACHE)
+def write_ticket(run: Run, lines: Sequence[PlanLine]) -> str:
+    """Write the text of a ticket for the provider's support, with the evidence; return the file. Sends nothing."""
+    loaded = load_plan(run.plan)
+    with _journal(loaded) as journal:
+        situation = _situation(loaded, journal, journal.incident(run.incident), run, lines)
+        evidence = tuple(
+            f"{entry.at:%Y-%m-%d %H:%M} UTC  {entry.text}"
+            for entry in journal.timeline(run.incident)
+            if entry.kind in ("declared", "joined", "false_green", "detector")
+        )
+    support = loaded.provider(run.provider).support or "the provider's support"
+    written = write_vendor_ticket(situation, support=support, evidence=evidence)
+    folder = loaded.resolve(loaded.plan.state) / run.incident
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / "vendor-ticket.txt"
+    path.write_text(f"{written.subject}\n\n{written.text}", encoding="utf-8")
+    create_markdown_artifact(
+        f"# {written.subject}\n\n```\n{written.text}\n```",
+        key=f"vendor-ticket-{run.incident.lower()}",
+        description="Text for the provider's support",
+    )
+    run.ticket = str(path)
+    return run.ticket
+
+
+@task(cache_policy=NO_CACHE)
+def publish_response(run: Run) -> Responded:
+    """Show what came of the run as an artifact, and return it."""
+    with _journal(load_plan(run.plan)) as journal:
+        stopping = [one for one in journal.actions(run.incident) if one.kind in ("pause", "unschedule")]
+    counts = dict(Counter(str(one.status) for one in stopping))
+    state = f"**Held.** {run.reason}" if run.reason else "Nothing is open."
+    rows = [f"| {one.target} | {one.kind} | {one.status} | {one.error or ''} |" for one in stopping]
+    text = "\n".join(
+        [f"# {run.incident}", "", state, "", "| target | action | status | error |", "|---|---|---|---|"]
+    )
+    create_markdown_artifact(
+        "\n".join([text, *rows]), key=f"response-{run.incident.lower()}", description="What respond did"
+    )
+    return Responded(
+        incident=run.incident,
+        held=bool(run.reason),
+        reason=run.reason,
+        actions=counts,
+        approval=run.approval,
+        plan=[vars(line) | {"undoable": line.undoable} for line in run.lines],
+        vendor_ticket=run.ticket,
+    )
+
+
+def _agree(run: Run, lines: Sequence[PlanLine], approval: str, wait_minutes: int) -> Agreed:
+    loaded = load_plan(run.plan)
+    with _journal(loaded) as journal:
+        found = agree(
+            journal,
+            run.incident,
+            lines,
+            use_policy=approval == "policy",
+            policy_actions=loaded.plan.approval.policy_actions,
+            expires_at=journal.clock.now() + timedelta(days=1, minutes=wait_minutes),
+        )
+        crash_point("respond.approval:after")
+    return found
+
+
+def _ask_on_the_form(run: Run, lines: Sequence[PlanLine], approval_id: int, seconds: int) -> None:
+    """Pause this run with a form until it is answered there, in the journal, or not in time.
+
+    A lapsed pause would end the run as failed (Prefect 3.8), so the run answers itself just before.
+    """
+    number = UUID(str(runtime.flow_run.id))
+    stop = threading.Event()
+
+    def watch() -> None:
+        waited = 0.0
+        while not stop.wait(_ANSWER_POLL_SECONDS):
+            waited += _ANSWER_POLL_SECONDS
+            with _journal(load_plan(run.plan)) as journal:
+                answered = journal.approval(approval_id).status != "awaiting"
+            if answered or waited >= seconds:
+                resume_flow_run(number, run_input={"decision": "hold", "name": ""})
+                return
+
+    watcher = threading.Thread(target=watch, daemon=True, name="approval")
+    watcher.start()
+    try:
+        answer = pause_flow_run(
+            wait_for_input=Decision.with_initial_data(description=_plan_text(run, lines)),
+            timeout=seconds + 300,
+            poll_interval=2,
+            key=f"approval-{approval_id}",
+        )
+    finally:
+        stop.set()
+    if answer.decision == "hold":
+        return
+    decision: Literal["approved", "rejected"] = "approved" if answer.decision == "approve" else "rejected"
+    with _journal(load_plan(run.plan)) as journal:
+        try:
+            journal.answer_approval(
+                approval_id, decision, answer.name or "unnamed, through the form", False, "ui"
+            )
+        except ApprovalClosed as error:
+            get_run_logger().warning("The form came too late: %s", error)
+
+
+def _plan_text(run: Run, lines: Sequence[PlanLine]) -> str:
+    currency = load_plan(run.plan).plan.report.currency
+    return f"# {run.incident}: the plan\n\nRead from {run.read_from}.\n\n{markdown_table(lines, currency)}"
+
+
+def _situation(
+    loaded: LoadedPlan, journal: Journal, incident: Incident, run: Run, lines: Sequence[PlanLine]
+) -> Situation:
+    actions = {one.target: one for one in journal.actions(incident.id) if one.kind in ("pause", "unschedule")}
+    severity = [
+        int(entry.data["level"])
+        for entry in journal.timeline(incident.id)
+        if entry.kind == "severity" and "level" in entry.data
+    ]
+    stopped = [one for one in actions.values() if one.status == "done"]
+    standing = {"done": "stopped", "unknown": "outcome unknown", "failed": "not held yet"}
+    currency = loaded.plan.report.currency
+    return Situation(
+        company=loaded.plan.name,
+        incident_id=incident.id,
+        provider=incident.provider,
+        state=incident.state,
+        severity=severity[-1] if severity else None,
+        summary=incident.summary,
+        cause_class=incident.cause_class,
+        impact_started_at=incident.timestamps.get("impact_started_at"),
+        detected_at=incident.timestamps.get("detected_at"),
+        as_of=journal.clock.now(),
+        campaigns=tuple(
+            CampaignLine(
+                name=line.name,
+                kind=line.kind,
+                audience=line.audience,
+                due_at=line.due_at,
+                useful_until=line.useful_until,
+                standing=standing.get(
+                    actions[f"campaign/{line.campaign_id}"].status
+                    if f"campaign/{line.campaign_id}" in actions
+                    else "failed",
+                    "not held yet",
+                ),
+                at_stake=Money(line.at_stake_minor, currency).whole() if line.at_stake_minor else "",
+            )
+            for line in lines
+        ),
+        seen=(incident.summary,),
+        done=(f"{plural(len(stopped), 'campaign')} stopped",) if stopped else (),
+        needs=(run.reason,) if run.reason else (),
+        next_steps=("Watch until the provider is measured to be back, then recover.",),
+        over=False,
+        simulated=journal.clock.simulated,
+    )
+
+
+def _store(loaded: LoadedPlan) -> Store | None:
+    try:
+        return open_plan_store(loaded)
+    except StoreError:
+        return None
+
+
+@contextmanager
+def _connected(loaded: LoadedPlan, name: str) -> Iterator[Provider]:
+    settings = loaded.provider(name)
+    used_by = f"{loaded.path}: providers.{name}"
+    provider = connect_provider(
+        name,
+        settings,
+        secret(settings.user_env, used_by),
+        secret(settings.token_env, used_by),
+        open_clock(loaded.clock_spec()),
+    )
+    try:
+        yield provider
+    finally:
+        provider.close()
+
+
+@contextmanager
+def _journal(loaded: LoadedPlan) -> Iterator[Journal]:
+    with Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec())) as journal:
+        yield journal
+
+
+def _moment(text: str) -> datetime | None:
+    if not text.strip():
+        return None
+    try:
+        moment = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"impact_started_at is no time: {text!r}",
+            fix="write it as 2026-11-24T08:12:00+00:00, or leave it empty",
+        ) from None
+    if moment.tzinfo is None:
+        raise UsageError(f"impact_started_at has no time zone: {text!r}", fix="add +00:00 for UTC")
+    return moment

@@ -1,0 +1,164 @@
+"""The plan table that an operator approves: a line per campaign that is due or in flight. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from tasks.core import Money
+from tasks.plan import LatenessRule
+from tasks.providers import CampaignStatus, Capabilities
+
+HORIZON = timedelta(hours=24)
+"""How far ahead a response looks; a longer outage gets another run."""
+
+
+@dataclass(frozen=True)
+class Sending:
+    """A campaign as the response reads it, from the provider or from the last good snapshot.
+
+    Attributes:
+        audience: people it still has to reach.
+        value_minor: what a message of its kind brought on average, times the audience (attributed, minor units).
+    """
+
+    id: int
+    name: str
+    kind: str
+    status: CampaignStatus
+    send_at: datetime | None
+    started_at: datetime | None
+    latest_useful_at: datetime | None
+    audience: int
+    value_minor: int = 0
+
+
+@dataclass(frozen=True)
+class PlanLine:
+    """One campaign of the plan.
+
+    Attributes:
+        due_at: when it is or was due.
+        useful_until: after it the message must not go out; None where neither campaign nor plan says.
+        action: `pause`, `unschedule`, or empty where this provider has nothing that stops it.
+        undo: what takes the action back; empty where nothing does.
+        if_nothing: what happens if nobody acts, in words.
+        at_stake_minor: attributed value of the people not reached yet.
+    """
+
+    campaign_id: int
+    name: str
+    kind: str
+    status: str
+    audience: int
+    due_at: datetime | None
+    useful_until: datetime | None
+    action: str
+    undo: str
+    if_nothing: str
+    at_stake_minor: int
+
+    @property
+    def undoable(self) -> bool:
+        """Whether an action of the same provider takes it back."""
+        return bool(self.undo)
+
+    def as_action(self) -> dict[str, Any]:
+        """Return this line as the journal's approvals keep it."""
+        return {"kind": self.action, "target": f"campaign/{self.campaign_id}", "undoable": self.undoable}
+
+
+def plan_table(
+    sendings: Iterable[Sending],
+    capabilities: Capabilities,
+    now: datetime,
+    *,
+    lateness: Mapping[str, LatenessRule],
+    scope: Collection[int] = (),
+    horizon: timedelta = HORIZON,
+) -> list[PlanLine]:
+    """Return a line for every campaign that runs or is due within `horizon`, the earliest deadline first.
+
+    Args:
+        sendings: the campaigns.
+        capabilities: what the provider can do.
+        now: the time of planning.
+        lateness: until when each kind is useful, for campaigns that do not say so themselves.
+        scope: campaign ids to look at; empty means all.
+        horizon: how far ahead a scheduled campaign is looked at.
+    """
+    lines = []
+    for one in sendings:
+        running = one.status == "running"
+        soon = one.status == "scheduled" and one.send_at is not None and one.send_at <= now + horizon
+        if not (running or soon) or (scope and one.id not in scope):
+            continue
+        due = one.send_at or one.started_at
+        rule = lateness.get(one.kind)
+        useful = one.latest_useful_at or (due + rule.useful_for if due and rule else None)
+        hold = capabilities.hold(one.status)
+        lines.append(
+            PlanLine(
+                campaign_id=one.id,
+                name=one.name,
+                kind=one.kind,
+                status=one.status,
+                audience=one.audience,
+                due_at=due,
+                useful_until=useful,
+                action=hold.action if hold else "",
+                undo=(hold.undo or "") if hold else "",
+                if_nothing=_if_nothing(one, capabilities, now, useful),
+                at_stake_minor=one.value_minor,
+            )
+        )
+    far = now + timedelta(days=36500)
+    return sorted(lines, key=lambda line: (line.useful_until or far, line.due_at or far, line.campaign_id))
+
+
+def markdown_table(lines: Sequence[PlanLine], currency: str) -> str:
+    """Return the plan as a Markdown table, for the form, the artifact and the vendor ticket."""
+    head = (
+        "| campaign | people | due (UTC) | useful until | action | undoable | if we do nothing | attributed value |\n"
+        "|---|--:|---|---|---|---|---|--:|"
+    )
+    rows = [
+        "| "
+        + " | ".join(
+            (
+                f"{line.campaign_id} {line.name}".replace("|", "\\|").replace("\n", " "),
+                f"{line.audience:,}",
+                _time(line.due_at),
+                _time(line.useful_until),
+                line.action or "none: it cannot be stopped",
+                f"yes, {line.undo}" if line.undo else "no",
+                line.if_nothing,
+                Money(line.at_stake_minor, currency).whole(),
+            )
+        )
+        + " |"
+        for line in lines
+    ]
+    return (
+        "\n".join([head, *rows]) if rows else "Nothing is running, and nothing is due in the next 24 hours."
+    )
+
+
+def _if_nothing(one: Sending, capabilities: Capabilities, now: datetime, useful: datetime | None) -> str:
+    if one.status == "running":
+        text = "goes on when the provider can send"
+        if not capabilities.resume_per_recipient:
+            text += "; people may be skipped or mailed twice"
+    elif capabilities.fires_late:
+        text = "is sent as soon as the provider can, however late"
+    else:
+        text = "the provider decides"
+    if useful is not None and useful <= now:
+        text += "; it is no longer useful"
+    return text
+
+
+def _time(moment: datetime | None) -> str:
+    return f"{moment:%a %H:%M}" if moment else "not known"
