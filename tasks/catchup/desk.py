@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import Change, Evidence, make
@@ -175,6 +175,16 @@ class Desk:
             undo=undo,
         )
         return make(self.journal, self.incident.id, change, token=self.token)
+
+    def settle(
+        self, actions: Iterable[Action], finding: Literal["done", "not_done"], evidence: Evidence
+    ) -> None:
+        """Settle actions whose outcome an earlier run left open, by what was read back now."""
+        for one in actions:
+            if one.status == "intended":
+                self.journal.unknown(one.id, "a run ended between intent and outcome", token=self.token)
+            if one.status in ("intended", "unknown"):
+                self.journal.resolve_unknown(one.id, finding, evidence, token=self.token)
 
     # The provider
 

@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, parse
+from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, number_in, parse
 from tasks.catchup.ledger import OUTCOMES, Outcome, write_frozen
 from tasks.catchup.stepping import Stepping
 from tasks.catchup.verdicts import Decision, Held, approved, decide, decide_all, latest_useful_at
@@ -149,6 +149,7 @@ class Recovery:
             int(one["id"]): HeldCampaign.from_json(one)
             for one in (desk.recall("held") or {}).get("campaigns", [])
         }
+        self._settle_the_response()
         scope = self._scope(set(frozen))
         before = desk.stopped_by_us()
         own = {step.campaign_name for step in self.stepping.steps()}
@@ -171,6 +172,16 @@ class Recovery:
         desk.keep("held", {"campaigns": [one.to_json() for one in held]})
         crash_point("recover.held:frozen")
         return held
+
+    def _settle_the_response(self) -> None:
+        """Read back what the response asked for and did not live to write down."""
+        desk = self.desk
+        for kind, then in (("pause", ("paused", *OVER)), ("unschedule", ("draft",))):
+            for action in desk.actions(kind):
+                number = number_in(action.target)
+                if action.status in ("intended", "unknown") and number is not None:
+                    status = desk.provider.campaign(number).status
+                    desk.settle([action], "done" if status in then else "not_done", {"status": status})
 
     def _scope(self, frozen: set[int]) -> list[Campaign]:
         """Return the originals that our response stopped, and, the first time, those that the outage cut short."""
@@ -442,6 +453,13 @@ class Recovery:
                 previous={"status": was},
                 undo={},
             )
+        else:
+            earlier = desk.actions("cancel", f"recover:cancel:{campaign_id}")
+            desk.settle(
+                [one for one in earlier if one.target == f"campaign/{campaign_id}"],
+                "done",
+                {"status": now.status},
+            )
 
     def _outcomes(self, held: HeldCampaign, done: str, why: str) -> Outcomes:
         ledger = self.witnesses.stock(held)
@@ -469,6 +487,13 @@ class Recovery:
             expected = ("scheduled", "running", "finished") if one.done == "put_back" else OVER
             if one.done != "held" and status.status not in expected and not retired:
                 problems.append(f"campaign {one.campaign_id} is {status.status}")
+        still_open = [
+            one.key for one in desk.journal.actions(desk.incident.id) if one.status in ("intended", "unknown")
+        ]
+        if still_open:
+            problems.append(
+                f"the outcome of {plural(len(still_open), 'action')} is unknown: {', '.join(still_open)}"
+            )
         problems += self._stuck()
         return problems
 

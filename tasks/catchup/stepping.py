@@ -123,14 +123,17 @@ class Stepping:
         self._fill(step, list_id, people)
         campaign_id = self._campaign(held, step, list_id)
         if desk.provider.campaign(campaign_id).status == "draft":
-            if late := self._too_late(len(people), step):
+            begun = desk.actions("delete_list", f"{step.key}:abandon")
+            if late := "its list was taken away" if begun else self._too_late(len(people), step):
                 self._abandon(step, list_id, campaign_id, late)
                 return
             self._withhold(held, step, list_id, people)
-            self._start(step, campaign_id)
+        self._start(step, campaign_id)
         if step.start_at is None:
             self._watch(step, campaign_id)
             desk.until_quiet([campaign_id])
+        stopped = desk.actions("cancel", f"{step.key}:stop")
+        desk.settle(stopped, "done", {"status": desk.provider.campaign(campaign_id).status})
         sent = sum(1 for one in desk.provider.send_log(campaign_id) if one.status == "accepted")
         self._complete(
             step, {"campaign_id": campaign_id, "list_id": list_id, "people": len(people), "sent": sent}
@@ -237,6 +240,8 @@ class Stepping:
             read_back=gone,
             undo={},
         )
+        earlier = self.desk.actions("consent", f"{step.key}:withhold:")
+        self.desk.settle(earlier, "not_done", {"read_back": "the list is gone"})
         self._complete(step, {"campaign_id": campaign_id, "abandoned": why, "people": 0, "sent": 0})
 
     def _withhold(self, held: HeldCampaign, step: Step, list_id: int, people: frozenset[int]) -> None:
@@ -269,6 +274,9 @@ class Stepping:
             undo={},
         )
 
+        earlier = self.desk.actions("consent", f"{step.key}:withhold:")
+        self.desk.settle(earlier, "done", {"read_back": "nobody who opted out is mailable on the list"})
+
     def _start(self, step: Step, campaign_id: int) -> None:
         provider = self.desk.provider
         later = step.start_at is not None
@@ -277,7 +285,7 @@ class Stepping:
             "start",
             f"campaign/{campaign_id}",
             call=lambda: provider.reschedule(campaign_id) if later else provider.start(campaign_id),
-            read_back=lambda: self.desk.status_in(campaign_id, "scheduled", "running", "finished"),
+            read_back=lambda: self.desk.status_in(campaign_id, "scheduled", "running", "paused", *OVER),
             previous={"status": "draft"},
             undo={"action": "unschedule" if later else "pause"},
         )
