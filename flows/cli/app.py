@@ -49,14 +49,22 @@ Cause = Literal[
 
 def main() -> None:
     """Run the command line; a mistake of the user's ends in one message and an exit code, never a traceback."""
+    code = 0
     try:
         app(standalone_mode=True)
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else 1
     except MailstayError as error:
         show.err.print(f"mailstay: {mask_addresses(str(error))}", markup=False, style="red")
-        sys.exit(error.exit_code)
+        code = error.exit_code
     except KeyboardInterrupt:
         show.err.print("mailstay: stopped; what was committed stays, the next run goes on from there")
-        sys.exit(130)
+        code = 130
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(
+        code
+    )  # DuckDB's module complains on its way out (nanobind reference counts); everything is flushed
 
 
 @app.callback()
