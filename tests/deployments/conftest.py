@@ -1,0 +1,135 @@
+"""A real deployment on a real Prefect server: prefect.yaml deployed by the command line, a process worker, a site."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+import yaml
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+PREFECT_YAML = REPOSITORY / "deployments" / "prefect.yaml"
+PREFECT = [sys.executable, "-m", "prefect"]
+
+
+@dataclass
+class Deployed:
+    """The server's API, where prefect.yaml was deployed to, and what the command said."""
+
+    api: str
+    site: Path
+    exit_code: int
+    output: str
+
+    def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
+        answer = httpx.post(f"{self.api}{path}", json=body or {}, timeout=30)
+        answer.raise_for_status()
+        return answer.json()
+
+    def deployment(self, name: str) -> dict[str, Any]:
+        answer = httpx.get(f"{self.api}/deployments/name/{name}/{name}", timeout=30)
+        answer.raise_for_status()
+        found: dict[str, Any] = answer.json()
+        return found
+
+    def runs(self, name: str) -> list[dict[str, Any]]:
+        """Return the deployment's runs, newest first."""
+        wanted = {"deployments": {"id": {"any_": [self.deployment(name)["id"]]}}, "sort": "START_TIME_DESC"}
+        found: list[dict[str, Any]] = self.post("/flow_runs/filter", wanted)
+        return found
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        found: dict[str, Any] = httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=30).json()
+        return found
+
+    def start(self, name: str, **parameters: Any) -> str:
+        """Ask the server for a run of the deployment and return its id."""
+        body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
+        made = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", body)
+        return str(made["id"])
+
+    @staticmethod
+    def wait_for(what: Callable[[], Any], seconds: float = 60) -> Any:
+        """Return what `what` returns once that is true; the last answer when the time is over."""
+        deadline = time.monotonic() + seconds
+        while not (found := what()) and time.monotonic() < deadline:
+            time.sleep(0.3)
+        return found
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a user: a plan whose provider is dead, and the environment that the plan names."""
+    folder = tmp_path_factory.mktemp("site")
+    plan = {
+        "version": 1,
+        "name": "Example Shop",
+        "journal": "sqlite:///journal.db",
+        "store": {"url": "store"},
+        "sources": {"shop": {"url": "sqlite:///shop.db", "mapping": "shop"}},
+        "providers": {
+            "listmonk": {"kind": "listmonk", "api_url": "http://127.0.0.1:9", "timeout_seconds": 1},
+        },
+        "channels": {"desk": {"kind": "folder", "path": "outbox"}},
+        "stakeholders": {"marketing_team": {"channel": "desk", "report": "tactical"}},
+    }
+    (folder / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def deployed(prefect_server: str, site: Path) -> Deployed:
+    """prefect.yaml, deployed the way its head comment says."""
+    environment = {**os.environ, "MAILSTAY_ROOT": str(site), "NO_COLOR": "1", "COLUMNS": "200"}
+    pool = [*PREFECT, "work-pool", "create", "mailstay", "--type", "process"]
+    subprocess.run(pool, env=environment, cwd=REPOSITORY, check=True, capture_output=True)
+    done = subprocess.run(
+        [*PREFECT, "--no-prompt", "deploy", "--all", "--prefect-file", "deployments/prefect.yaml"],
+        env=environment,
+        cwd=REPOSITORY,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return Deployed(prefect_server, site, done.returncode, done.stdout + done.stderr)
+
+
+@pytest.fixture(scope="session")
+def worker(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A process worker of the pool `mailstay`; its log."""
+    log = tmp_path_factory.mktemp("worker") / "worker.log"
+    environment = {
+        **os.environ,
+        "PREFECT_WORKER_QUERY_SECONDS": "1",
+        "PREFECT_WORKER_HEARTBEAT_SECONDS": "5",
+        "MAILSTAY_ROOT": str(deployed.site),
+        "MAILSTAY_ESP_USER": "mailstay",
+        "MAILSTAY_ESP_TOKEN": "test",
+    }
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            [*PREFECT, "worker", "start", "--pool", "mailstay", "--name", "test"],
+            stdout=output,
+            stderr=output,
+            stdin=subprocess.DEVNULL,
+            env=environment,
+            cwd=deployed.site,
+            start_new_session=True,
+        )
+        try:
+            yield log
+        finally:
+            process.terminate()
+            try:
+                process.wait(20)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()

@@ -1,0 +1,136 @@
+"""On a real Prefect server: prefect.yaml deploys, schedules make runs, the event of monitor starts respond."""
+
+from __future__ import annotations
+
+import importlib.util
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import httpx
+import pytest
+
+from tasks.incidents import Journal
+from tasks.plan import load_plan
+
+pytestmark = pytest.mark.integration
+
+NAMES = ("backup", "validate", "monitor", "respond", "recover", "review", "notify")
+DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
+
+
+def test_prefect_yaml_deploys_without_a_complaint(deployed: Any) -> None:
+    assert deployed.exit_code == 0, deployed.output
+    assert "error" not in deployed.output.lower(), deployed.output
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_deployment_exists_with_a_form_that_describes_every_field(deployed: Any, name: str) -> None:
+    found = deployed.deployment(name)
+    assert found["entrypoint"] == f"flows.{name}.{name}"
+    assert found["work_pool_name"] == "mailstay"
+    assert found["description"]
+    bare = [
+        key
+        for key, field in found["parameter_openapi_schema"]["properties"].items()
+        if not field.get("description")
+    ]
+    assert bare == []
+
+
+@pytest.mark.parametrize("name", ["backup", "validate", "monitor"])
+def test_the_schedule_makes_runs(deployed: Any, name: str) -> None:
+    """Guards against the pair of Prefect and SQLAlchemy in which the scheduler fails without a word."""
+    asked = {"deployments": {"id": {"any_": [deployed.deployment(name)["id"]]}}}
+    assert deployed.wait_for(lambda: deployed.post("/flow_runs/count", asked)) > 0
+
+
+def test_a_run_that_may_not_be_is_refused_by_the_form(deployed: Any) -> None:
+    body = {"parameters": {"provider": "listmonk", "mode": "panic"}, "state": {"type": "SCHEDULED"}}
+    path = f"/deployments/{deployed.deployment('respond')['id']}/create_flow_run"
+    answer = httpx.post(f"{deployed.api}{path}", json=body, timeout=30)
+    assert answer.status_code == 409
+    assert "panic" in answer.text
+
+
+def test_monitor_confirms_an_outage_and_its_event_starts_respond_in_plan_mode(
+    deployed: Any, worker: Path
+) -> None:
+    def finished(run_id: str) -> Any:
+        run = deployed.run(run_id)
+        return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
+
+    before = {run["id"] for run in deployed.runs("respond")}
+    for run_id in (deployed.start("monitor"), deployed.start("monitor")):
+        run = deployed.wait_for(lambda: finished(run_id), 90)
+        assert run and run["state_type"] == "COMPLETED", (run, worker.read_text()[-3000:])
+
+    new = deployed.wait_for(lambda: [run for run in deployed.runs("respond") if run["id"] not in before], 30)
+    assert len(new) == 1
+    parameters = new[0]["parameters"]
+    assert (
+        parameters.items()
+        >= {
+            "plan": "plan.yaml",
+            "provider": "listmonk",
+            "cause_class": "unknown",
+            "impact_started_at": "",
+            "mode": "plan",
+            "approval": "ask",
+            "name": "monitor",
+        }.items()
+    )
+    assert "the API does not work" in parameters["seen"]
+
+    run = deployed.wait_for(lambda: finished(new[0]["id"]), 120)
+    assert run and run["state_type"] == "COMPLETED", (run, worker.read_text()[-3000:])
+    plan = load_plan(deployed.site / "plan.yaml")
+    from tasks.core import SystemClock
+
+    with Journal.open(plan.journal_url(), SystemClock()) as journal:
+        [incident] = journal.incidents()
+        assert incident.state == "investigating"
+        assert journal.actions(incident.id) == []
+    assert list((deployed.site / "outbox").glob("*.eml"))
+
+
+def automations() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("mailstay_automations", DEPLOYMENTS / "automations.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def run_automations() -> list[str]:
+    done = subprocess.run(
+        [sys.executable, str(DEPLOYMENTS / "automations.py")], capture_output=True, text=True, check=True
+    )
+    return [line.partition(":")[0] for line in done.stdout.splitlines()]
+
+
+def test_automations_are_created_once_and_mended_when_they_were_changed(deployed: Any) -> None:
+    assert run_automations() in (["created", "created"], ["unchanged", "unchanged"])
+    assert run_automations() == ["unchanged", "unchanged"]
+    ours = [one for one in deployed.post("/automations/filter") if one["name"].startswith("mailstay: ")]
+    assert len(ours) == 2
+    changed = {key: ours[0][key] for key in ("name", "description", "enabled", "trigger", "actions")}
+    httpx.put(
+        f"{deployed.api}/automations/{ours[0]['id']}", json={**changed, "description": "by hand"}, timeout=30
+    ).raise_for_status()
+    assert sorted(run_automations()) == ["unchanged", "updated"]
+
+
+def test_a_failed_run_starts_notify(deployed: Any, worker: Path) -> None:
+    run_automations()
+    failed = deployed.start("monitor", provider="no-such-provider")
+    deployed.wait_for(lambda: deployed.run(failed)["state_type"] == "FAILED", 90)
+    assert deployed.run(failed)["state_type"] == "FAILED", worker.read_text()[-3000:]
+    [run] = deployed.wait_for(lambda: deployed.runs("notify"), 30) or [None]
+    assert run is not None
+    assert run["parameters"]["title"] == "monitor Failed"
+    assert "no-such-provider" in run["parameters"]["text"]
+    done = deployed.wait_for(lambda: deployed.run(run["id"])["state_type"] in ("COMPLETED", "FAILED"), 90)
+    assert done and deployed.run(run["id"])["state_type"] == "COMPLETED", worker.read_text()[-3000:]
