@@ -134,7 +134,9 @@ def lessons(
         poorly.append(
             f"The vendor's status page spoke {delay.seconds / 60:.0f} minutes after the impact began."
         )
-    if delay is not None and "status_posted_at" not in facts.incident.timestamps:
+    if any(one.kind == "false_green" for one in facts.timeline):
+        poorly.append("The vendor's status page said that all was well while nothing was sent.")
+    elif "status_posted_at" not in facts.incident.timestamps:
         poorly.append("The vendor's status page never said anything that we saw.")
     poorly += [
         f"{one.text[0].upper()}{one.text[1:]}." for one in findings if one.kind in ("missing", "out_of_order")

@@ -198,3 +198,9 @@ def test_lessons_follow_from_facts():
     assert "1 message went to people who had opted out" in text["poorly"]
     assert "45 minutes after" in text["poorly"]
     assert "witnessed" in text["lucky"]
+
+
+def test_a_green_page_over_a_dead_provider_is_a_lesson():
+    green = (TimelineEntry(3, NINE, "false_green", "the status page says that all is well", {}, NINE),)
+    rows = lessons(facts(timeline=green), counts(), data(), [], [], None)
+    assert any("all was well while nothing was sent" in one.text for one in rows if one.kind == "poorly")
