@@ -56,6 +56,15 @@ def stop(process: subprocess.Popen[str], seconds: float = 10) -> None:
         process.stdout.close()
 
 
+def is_dying(pid: int) -> bool:
+    """Whether a killed process is only waiting for its last threads (it can then not yet be reaped)."""
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, IndexError):
+        return False
+    return state in {"Z", "X"}
+
+
 class HeldPort:
     """A loopback port that stays ours while the server behind it is down.
 

@@ -61,7 +61,8 @@ class LossTruth:
 
     Attributes:
         gross_minor: what the messages planned from impact to restoration would have brought in the undisturbed world.
-        deferred_minor: what those same messages brought although late (or, where unknown, in time).
+        deferred_minor: what those same messages brought although late (or, where unknown, in time), and what messages
+            brought that only went out because of the outage (to people who had opted out meanwhile).
         net_minor: gross - deferred; equals all e-mail revenue of the undisturbed world minus that of the actual one.
         during_outage_minor: undisturbed minus actual e-mail revenue booked in [impact_started_at, restored_at).
         currency: ISO 4217.
@@ -192,7 +193,8 @@ def loss_truth(
 
     hit = {key for key, at in planned.items() if impact_started_at <= at < restored_at}
     gross = worth(undisturbed, settled_at, hit)
-    deferred = worth(actual, settled_at, hit)
+    extra = {one.key for one in actual if one.key not in planned}
+    deferred = worth(actual, settled_at, hit | extra)
     return LossTruth(
         gross_minor=gross,
         deferred_minor=deferred,

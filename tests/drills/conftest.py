@@ -219,7 +219,7 @@ def running(tmp_path: Path, clock: DrivenClock) -> Iterator[Callable[..., Runnin
     """A function that starts a simulated ESP with so many people."""
     made: list[Running] = []
 
-    def start(people: int = 60, db_url: str | None = None, **settings: Any) -> Running:
+    def start(people: int = 60, db_url: str | None = None, webhook_url: str = "", **settings: Any) -> Running:
         folder = tmp_path / f"esp{len(made)}"
         folder.mkdir()
         url = db_url or f"sqlite:///{folder / 'esp.sqlite'}"
@@ -228,7 +228,7 @@ def running(tmp_path: Path, clock: DrivenClock) -> Iterator[Callable[..., Runnin
         sink = Sink.start(folder, clock=f"driven:{clock.path}")
         esp = SimulatedEsp.start(
             folder, clock=clock, seed=3, smtp_port=sink.smtp_port, db_url=url,
-            settings={"messages_per_minute": 60, "batch_size": 20} | settings,
+            settings={"messages_per_minute": 60, "batch_size": 20} | settings, webhook_url=webhook_url,
         )  # fmt: skip
         api = httpx.Client(base_url=esp.api_url, auth=(esp.user, esp.token), timeout=30)
         made.append(Running(esp, sink, clock, api, database))

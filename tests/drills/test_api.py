@@ -300,8 +300,8 @@ def test_running_stats_list_what_runs_and_what_is_still_stopping(served: tuple[A
     client.put(f"/api/campaigns/{made['id']}/status", json={"status": "running"}).raise_for_status()
     one.work(22)
     (row,) = client.get("/api/campaigns/running/stats").json()["data"]
-    assert (row["id"], row["to_send"], row["sent"]) == (made["id"], 120, 16), "`sent` is written at each scan"
-    assert len(one.got(made["id"])) == 18
+    assert (row["id"], row["to_send"], row["sent"]) == (made["id"], 120, 15), "`sent` is written at each scan"
+    assert len(one.got(made["id"])) == 17
     client.put(f"/api/campaigns/{made['id']}/status", json={"status": "paused"}).raise_for_status()
     assert [row["status"] for row in client.get("/api/campaigns/running/stats").json()["data"]] == ["paused"]
     one.work(5)

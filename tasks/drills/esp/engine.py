@@ -6,7 +6,8 @@ seconds starts what is due, however late; subscribers are fetched in batches and
 to the last one sent, unless nothing was sent; `sent` is written at each scan.
 
 Every message has its own moment, so the result does not depend on the steps in which time is moved. A row `sending` is
-committed before a message is handed to SMTP, `accepted` after.
+committed before a message is handed to SMTP, `accepted` after; `queued_at` is the scan before it, `updated_at` its own
+moment.
 """
 
 from __future__ import annotations
@@ -281,9 +282,9 @@ class Engine:
             return
         speed = self.faults.get("slow", "speed", 1.0)
         interval = round(_MINUTE / (self.settings.messages_per_minute * speed))
-        while slot <= boundary:
+        while slot < boundary:
             chunk: list[tuple[int, _Pipe, int, str]] = []
-            while len(chunk) < self.settings.chunk and slot <= boundary:
+            while len(chunk) < self.settings.chunk and slot < boundary:
                 found = self._next_message(slot, in_hand=bool(chunk))
                 if found is None:
                     break
@@ -348,8 +349,8 @@ class Engine:
                 "campaign_id": pipe.campaign_id,
                 "subscriber_id": subscriber,
                 "status": "sending",
-                "queued_at": _stored(slot),
-                "updated_at": _stored(slot),
+                "queued_at": _stored(slot - slot % _SCAN),
+                "updated_at": _stored(slot - slot % _SCAN),
                 "smtp_code": None,
             }
             for slot, pipe, subscriber, _ in chunk
@@ -376,15 +377,20 @@ class Engine:
                     MESSAGES.c.campaign_id == sa.bindparam("of_campaign"),
                     MESSAGES.c.subscriber_id == sa.bindparam("of_subscriber"),
                 )
-                .values(status=sa.bindparam("outcome"), smtp_code=sa.bindparam("code")),
+                .values(
+                    status=sa.bindparam("outcome"),
+                    smtp_code=sa.bindparam("code"),
+                    updated_at=sa.bindparam("at"),
+                ),
                 [
                     {
                         "of_campaign": pipe.campaign_id,
                         "of_subscriber": subscriber,
                         "outcome": "failed" if code == REFUSED_FOR_NOW else "accepted",
                         "code": code,
+                        "at": _stored(slot),
                     }
-                    for (_, pipe, subscriber, _), code in zip(chunk, outcomes, strict=True)
+                    for (slot, pipe, subscriber, _), code in zip(chunk, outcomes, strict=True)
                 ],
             )
             if self._events:

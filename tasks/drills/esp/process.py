@@ -21,7 +21,7 @@ from tasks.drills.esp.engine import DEATHS, LOST
 from tasks.drills.esp.faults import FAULTS, Faults
 from tasks.drills.esp.page import VendorPage
 from tasks.drills.esp.server import FAULTS_FILE, TOKEN_VARIABLE, Configuration
-from tasks.drills.processes import HeldPort, stop, wait_for_line
+from tasks.drills.processes import HeldPort, is_dying, stop, wait_for_line
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 
@@ -110,7 +110,11 @@ class SimulatedEsp:
     @property
     def alive(self) -> bool:
         """Whether its process runs."""
-        return self._process is not None and self._process.poll() is None
+        if self._process is None:
+            return False
+        if self._process.poll() is None and is_dying(self._process.pid):
+            self._process.wait()
+        return self._process.poll() is None
 
     def restart(self, at: datetime | None = None) -> None:
         """Start the process (again) at `at`, or at the clock's time.

@@ -82,7 +82,7 @@ def serve(configuration: Configuration) -> None:
     if not _refuses(faults):
         api.start()
     if configuration.follow:
-        _follow(engine, DrivenClock(configuration.clock))
+        _follow(engine, DrivenClock(configuration.clock), f"esp-{configuration.control_port}")
     _say_ready()
     threading.Event().wait()
 
@@ -91,8 +91,8 @@ def _say_ready() -> None:
     print("ready", flush=True)  # noqa: T201
 
 
-def _follow(engine: Engine, clock: DrivenClock) -> None:
-    with clock.follow("esp") as follower:
+def _follow(engine: Engine, clock: DrivenClock, name: str) -> None:
+    with clock.follow(name) as follower:
         _say_ready()
         while True:
             now = clock.now()
