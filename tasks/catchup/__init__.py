@@ -5,6 +5,7 @@ nobody silently forgotten: an outcome that cannot be known is listed as `unknown
 """
 
 from tasks.catchup.consent import ConsentFeed, ConsentRequest, Gate, consent_gate, latest_wish
+from tasks.catchup.desk import settle_stops
 from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import Change, OutcomeUnknown, make
 from tasks.catchup.ledger import (
@@ -72,5 +73,6 @@ __all__ = [
     "next_step",
     "people_table",
     "read_frozen",
+    "settle_stops",
     "write_frozen",
 ]

@@ -29,6 +29,7 @@ QUIET_LOOKS = 20
 """Looks after which a sender that does not settle is given up on for this run."""
 
 OVER = ("cancelled", "finished")
+_STOPPED = {"pause": ("paused", *OVER), "unschedule": ("draft",)}
 _CAMPAIGN = re.compile(r"(\d+)$")
 
 
@@ -144,11 +145,18 @@ class Desk:
 
     def stopped_by_us(self) -> dict[int, dict[str, Any]]:
         """Return what the response stopped, or may have: per campaign how it was before."""
+        return self._stops(lambda one: one.status not in ("failed", "not_done"))
+
+    def tried_to_stop(self) -> set[int]:
+        """Return the campaigns that we asked to stop at any time, whatever is known of the outcome."""
+        return set(self._stops(lambda _: True))
+
+    def _stops(self, counts: Callable[[Action], bool]) -> dict[int, dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
         for one in self.journal.actions(self.incident.id):
-            number = _CAMPAIGN.search(one.target)
-            if one.kind in ("pause", "unschedule") and one.status not in ("failed", "not_done") and number:
-                found.setdefault(int(number[1]), dict(one.previous_state))
+            number = number_in(one.target)
+            if one.kind in ("pause", "unschedule") and number is not None and counts(one):
+                found.setdefault(number, dict(one.previous_state))
         return found
 
     def make(
@@ -180,11 +188,7 @@ class Desk:
         self, actions: Iterable[Action], finding: Literal["done", "not_done"], evidence: Evidence
     ) -> None:
         """Settle actions whose outcome an earlier run left open, by what was read back now."""
-        for one in actions:
-            if one.status == "intended":
-                self.journal.unknown(one.id, "a run ended between intent and outcome", token=self.token)
-            if one.status in ("intended", "unknown"):
-                self.journal.resolve_unknown(one.id, finding, evidence, token=self.token)
+        settle(self.journal, actions, finding, evidence, token=self.token)
 
     # The provider
 
@@ -229,6 +233,39 @@ class Desk:
             lines += 1
             unsettled += one.status == "sending"
         return lines, unsettled
+
+
+def settle(
+    journal: Journal,
+    actions: Iterable[Action],
+    finding: Literal["done", "not_done"],
+    evidence: Evidence,
+    *,
+    token: int | None,
+) -> None:
+    """Settle those of `actions` whose outcome an earlier run left open, by what was read back now."""
+    for one in actions:
+        if one.status == "intended":
+            journal.unknown(one.id, "a run ended between intent and outcome", token=token)
+        if one.status in ("intended", "unknown"):
+            journal.resolve_unknown(one.id, finding, evidence, token=token)
+
+
+def settle_stops(journal: Journal, incident_id: str, provider: Provider, *, token: int | None) -> int:
+    """Read back every stop of a campaign that a run asked for and did not live to write down; return how many.
+
+    Whoever plans anew calls this first: a campaign that stands still already is in no plan, and its action would stay
+    open.
+    """
+    settled = 0
+    for one in journal.actions(incident_id):
+        number = number_in(one.target)
+        if one.kind in _STOPPED and one.status in ("intended", "unknown") and number is not None:
+            status = provider.campaign(number).status
+            found: Literal["done", "not_done"] = "done" if status in _STOPPED[one.kind] else "not_done"
+            settle(journal, [one], found, {"status": status}, token=token)
+            settled += 1
+    return settled
 
 
 def number_in(target: str) -> int | None:

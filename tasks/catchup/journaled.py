@@ -71,23 +71,27 @@ def make(journal: Journal, incident_id: str, change: Change, *, token: int | Non
     crash_point(f"{change.flow}.{change.kind}:intended")
     if action.status == "done":
         return dict(action.result or action.evidence)
-    if not action.is_new:
+    again = not action.is_new
+    if again:
         found = _settle(journal, action, change, token)
         if found is not None:
             return found
+        # From here on the call may be out: a run that is killed now must not leave the journal saying `not_done`.
+        journal.unknown(action.id, "asked again", token=token)
+    outcome = _Outcome(journal, action, again, token)
     try:
         change.call()
     except ProviderRefused as error:
         # It may be refused because it is so already.
         found = change.read_back()
         if found is None:
-            journal.fail(action.id, error.what, token=token)
+            outcome.nothing_happened(error.what)
             raise
-        journal.complete(action.id, found, token=token)
+        outcome.done(found)
         return found
     except ProviderUnavailable as error:
         if not error.outcome_unknown:
-            journal.fail(action.id, error.what, token=token)
+            outcome.nothing_happened(error.what)
             raise
         journal.unknown(action.id, error.what, token=token)
         return _look_once(journal, action, change, token, error)
@@ -100,9 +104,31 @@ def make(journal: Journal, incident_id: str, change: Change, *, token: int | Non
             where=incident_id,
             fix=f"run {change.flow} again: it reads back before it does anything",
         )
-    journal.complete(action.id, found, token=token)
+    outcome.done(found)
     crash_point(f"{change.flow}.{change.kind}:done")
     return found
+
+
+@dataclass(frozen=True)
+class _Outcome:
+    """Writes down how a call ended: straight for a first call, as the settling of an unknown for a repeated one."""
+
+    journal: Journal
+    action: Action
+    again: bool
+    token: int | None
+
+    def done(self, found: Evidence) -> None:
+        if self.again:
+            self.journal.resolve_unknown(self.action.id, "done", found, token=self.token)
+        else:
+            self.journal.complete(self.action.id, found, token=self.token)
+
+    def nothing_happened(self, error: str) -> None:
+        if self.again:
+            self.journal.resolve_unknown(self.action.id, "not_done", {"error": error}, token=self.token)
+        else:
+            self.journal.fail(self.action.id, error, token=self.token)
 
 
 def _settle(journal: Journal, action: Action, change: Change, token: int | None) -> Evidence | None:

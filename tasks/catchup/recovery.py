@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import pyarrow as pa
 
-from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, number_in, parse
+from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, parse, settle_stops
 from tasks.catchup.ledger import OUTCOMES, Outcome, write_frozen
 from tasks.catchup.stepping import Stepping
 from tasks.catchup.verdicts import Decision, Held, approved, decide, decide_all, latest_useful_at
@@ -149,7 +149,7 @@ class Recovery:
             int(one["id"]): HeldCampaign.from_json(one)
             for one in (desk.recall("held") or {}).get("campaigns", [])
         }
-        self._settle_the_response()
+        settle_stops(desk.journal, desk.incident.id, desk.provider, token=desk.token)
         scope = self._scope(set(frozen))
         before = desk.stopped_by_us()
         own = {step.campaign_name for step in self.stepping.steps()}
@@ -173,20 +173,10 @@ class Recovery:
         crash_point("recover.held:frozen")
         return held
 
-    def _settle_the_response(self) -> None:
-        """Read back what the response asked for and did not live to write down."""
-        desk = self.desk
-        for kind, then in (("pause", ("paused", *OVER)), ("unschedule", ("draft",))):
-            for action in desk.actions(kind):
-                number = number_in(action.target)
-                if action.status in ("intended", "unknown") and number is not None:
-                    status = desk.provider.campaign(number).status
-                    desk.settle([action], "done" if status in then else "not_done", {"status": status})
-
     def _scope(self, frozen: set[int]) -> list[Campaign]:
         """Return the originals that our response stopped, and, the first time, those that the outage cut short."""
         desk = self.desk
-        stopped = set(desk.stopped_by_us())
+        stopped, tried = set(desk.stopped_by_us()), desk.tried_to_stop()
         times = desk.incident.timestamps
         began = times.get("impact_started_at") or times.get("detected_at") or desk.clock.now()
         restored = parse((desk.recall("restored") or {}).get("at")) or desk.clock.now()
@@ -204,7 +194,8 @@ class Recovery:
             if one.name in own:
                 continue
             started_by_then = one.started_at is not None and one.started_at <= restored
-            hit = one.id in stopped
+            # A stop that is said not to have happened, of a campaign that stands still: rather ours than forgotten.
+            hit = one.id in stopped or (one.id in tried and one.status in ("paused", "draft"))
             if not frozen:
                 hit = hit or (one.status == "running" and started_by_then)
                 hit = hit or (
