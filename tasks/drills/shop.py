@@ -6,6 +6,7 @@ negative quantities. Addresses are generated; e-mail orders are added by `tasks.
 
 from __future__ import annotations
 
+import atexit
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -291,7 +292,13 @@ def _prepared(seed: int, share: float) -> Any:
             arg_min(country, n) AS country
         FROM invoices WHERE customer_id IS NOT NULL GROUP BY customer_id"""
     )
+    for made_on_the_way in ("raw", "numbered", "all_invoices", "kept"):
+        con.execute(f"DROP TABLE {made_on_the_way}")
     return con
+
+
+# DuckDB complains on standard error about a connection that is still open when the interpreter goes down.
+atexit.register(_prepared.cache_clear)
 
 
 def _arrow(con: Any, query: str, span: dict[str, datetime]) -> pa.Table:

@@ -15,6 +15,7 @@ import pytest
 
 from tasks.drills.esp import schema
 from tasks.drills.esp.api import build_api
+from tasks.drills.esp.transport import Outgoing
 
 Make = Callable[..., Any]
 
@@ -433,3 +434,12 @@ def test_a_transactional_message_goes_out_at_once_and_nowhere_while_stalled(
     one.faults.turn_off("stalled")
     one.post.code = 451
     assert client.post("/api/tx", json=message).status_code == 500
+
+
+def test_a_subject_cannot_smuggle_headers_in_and_a_lone_dot_does_not_end_the_message() -> None:
+    message = Outgoing(
+        1, 2, datetime.now(UTC), "a@b.example", "c2@shop.example", "x\r\nBcc: y", "one\n.\ntwo"
+    )
+    head, _, text = message.to_bytes().decode().partition("\r\n\r\n")
+    assert not any(line.startswith("Bcc") for line in head.split("\r\n"))
+    assert text == "one\r\n..\r\ntwo\r\n"

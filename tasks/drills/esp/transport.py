@@ -39,7 +39,7 @@ class Outgoing:
         lines = [
             f"From: {self.sender}",
             f"To: {self.recipient}",
-            f"Subject: {self.subject}",
+            f"Subject: {' '.join(self.subject.splitlines())}",
             f"Date: {format_datetime(self.at)}",
             f"Message-ID: {self.message_id}",
             f"X-Drill-Time: {self.at.isoformat()}",
