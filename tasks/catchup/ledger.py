@@ -173,6 +173,7 @@ def build_ledger(
         }
     )
     with duckdb.connect(config={"threads": 1}) as con:
+        con.execute("SET enable_progress_bar = false")
         con.register("people", _ids(audience))
         con.register("signs", signs)
         con.register("suppressed", _ids(suppressed))

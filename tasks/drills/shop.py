@@ -250,6 +250,7 @@ def _prepared(seed: int, share: float) -> Any:
         raise DrillError("The sample data is missing", where=str(ONLINE_RETAIL))
     con = duckdb.connect()
     con.execute("SET threads = 2")
+    con.execute("SET enable_progress_bar = false")
     con.execute(
         """CREATE TABLE raw AS
         SELECT file_row_number AS n, starts_with(InvoiceNo, 'C') AS is_return, InvoiceNo, StockCode, Description,

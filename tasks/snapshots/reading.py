@@ -33,6 +33,7 @@ def connect(store: Store, snapshots: Mapping[str, str]) -> duckdb.DuckDBPyConnec
 
     connection = duckdb.connect(":memory:")
     connection.execute("SET TimeZone = 'UTC'")
+    connection.execute("SET enable_progress_bar = false")  # it would go to standard output, among our JSON
     for alias, snapshot_id in snapshots.items():
         connection.execute(f"CREATE SCHEMA IF NOT EXISTS {_quoted(alias)}")
         taken: set[str] = set()
