@@ -51,7 +51,8 @@ def automations(notify_id: UUID, plan: str = PLAN) -> list[AutomationCore]:
                     parameters={
                         "plan": plan,
                         "title": "{{ flow.name }} {{ flow_run.state.name }}",
-                        "text": "Run {{ flow_run.name }}: {{ flow_run.state.message }} {{ flow_run|ui_url }}",
+                        # no filter such as `ui_url`: Prefect registers them for notifications only
+                        "text": "Run {{ flow_run.name }} ({{ flow_run.id }}): {{ flow_run.state.message }}",
                     },
                 )
             ],

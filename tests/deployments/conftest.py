@@ -15,6 +15,9 @@ import httpx
 import pytest
 import yaml
 
+from tasks.core import DrivenClock, SystemClock
+from tasks.drills import SimulatedEsp, Sink
+
 REPOSITORY = Path(__file__).resolve().parents[2]
 PREFECT_YAML = REPOSITORY / "deployments" / "prefect.yaml"
 PREFECT = [sys.executable, "-m", "prefect"]
@@ -103,9 +106,55 @@ def deployed(prefect_server: str, site: Path) -> Deployed:
 
 
 @pytest.fixture(scope="session")
-def worker(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+def sending_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A site whose simulated ESP sends a campaign, on the computer's own clock: there a run waits for an answer."""
+    folder = tmp_path_factory.mktemp("sending")
+    clock = DrivenClock.create(folder / "esp-clock.json", SystemClock().now())
+    with (
+        Sink.start(folder / "sink", clock=f"driven:{clock.path}") as sink,
+        SimulatedEsp.start(folder / "esp", clock=clock, seed=7, smtp_port=sink.smtp_port) as esp,
+        httpx.Client(base_url=f"{esp.api_url}/api", auth=(esp.user, esp.token), timeout=60) as api,
+    ):
+
+        def post(path: str, body: dict[str, Any]) -> Any:
+            return api.post(path, json=body).raise_for_status().json()["data"]
+
+        everyone = post("/lists", {"name": "All", "type": "private", "optin": "single"})["id"]
+        for number in range(1, 41):
+            post("/subscribers", {"email": f"c{number}@shop.example", "name": "", "lists": [everyone]})
+        campaign = {"name": "Weekly news", "subject": "News", "lists": [everyone], "body": "Hello"}
+        made = post("/campaigns", {**campaign, "type": "regular", "content_type": "plain"})["id"]
+        esp.fault("stalled")
+        api.put(f"/campaigns/{made}/status", json={"status": "running"}).raise_for_status()
+        clock.advance(60)
+        plan = {
+            "version": 1,
+            "name": "Example Shop",
+            "journal": "sqlite:///journal.db",
+            "store": {"url": "store"},
+            "sources": {"shop": {"url": "sqlite:///shop.db", "mapping": "shop"}},
+            "providers": {
+                "listmonk": {
+                    "kind": "listmonk",
+                    "api_url": esp.api_url,
+                    "user_env": "SENDING_ESP_USER",
+                    "token_env": "SENDING_ESP_TOKEN",
+                }
+            },
+            "lateness": {"other": {"useful_for_minutes": 600}},
+        }
+        (folder / "plan.yaml").write_text(yaml.safe_dump(plan, sort_keys=False))
+        (folder / "esp.env").write_text(f"{esp.user}\n{esp.token}\n")
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def worker(
+    deployed: Deployed, sending_site: Path, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Path]:
     """A process worker of the pool `mailstay`; its log."""
     log = tmp_path_factory.mktemp("worker") / "worker.log"
+    user, token = (sending_site / "esp.env").read_text().split()
     environment = {
         **os.environ,
         "PREFECT_WORKER_QUERY_SECONDS": "1",
@@ -113,6 +162,8 @@ def worker(deployed: Deployed, tmp_path_factory: pytest.TempPathFactory) -> Iter
         "MAILSTAY_ROOT": str(deployed.site),
         "MAILSTAY_ESP_USER": "mailstay",
         "MAILSTAY_ESP_TOKEN": "test",
+        "SENDING_ESP_USER": user,
+        "SENDING_ESP_TOKEN": token,
     }
     with log.open("w") as output:
         process = subprocess.Popen(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -63,8 +64,9 @@ def test_monitor_confirms_an_outage_and_its_event_starts_respond_in_plan_mode(
         return run if run["state_type"] in ("COMPLETED", "FAILED", "CRASHED", "CANCELLED") else None
 
     before = {run["id"] for run in deployed.runs("respond")}
-    for run_id in (deployed.start("monitor"), deployed.start("monitor")):
-        run = deployed.wait_for(lambda: finished(run_id), 90)
+    for _ in range(2):
+        started = deployed.start("monitor")
+        run = deployed.wait_for(partial(finished, started), 90)
         assert run and run["state_type"] == "COMPLETED", (run, worker.read_text()[-3000:])
 
     new = deployed.wait_for(lambda: [run for run in deployed.runs("respond") if run["id"] not in before], 30)
@@ -129,7 +131,8 @@ def test_a_failed_run_starts_notify(deployed: Any, worker: Path) -> None:
     deployed.wait_for(lambda: deployed.run(failed)["state_type"] == "FAILED", 90)
     assert deployed.run(failed)["state_type"] == "FAILED", worker.read_text()[-3000:]
     [run] = deployed.wait_for(lambda: deployed.runs("notify"), 30) or [None]
-    assert run is not None
+    refused = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
+    assert run is not None, str(deployed.post("/events/filter", refused)["events"][0]["payload"])
     assert run["parameters"]["title"] == "monitor Failed"
     assert "no-such-provider" in run["parameters"]["text"]
     done = deployed.wait_for(lambda: deployed.run(run["id"])["state_type"] in ("COMPLETED", "FAILED"), 90)

@@ -105,7 +105,7 @@ def test_what_is_deployed_fits_its_flow(content: dict[str, Any], name: str) -> N
     deployment = next(one for one in content["deployments"] if one["name"] == name)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
     known = inspect.signature(flow.fn).parameters
-    assert next(iter(known)) == "plan"
+    assert known["plan"].default == "plan.yaml"
     given = set(deployment["parameters"])
     for trigger in deployment.get("triggers", []):
         given |= set(trigger["parameters"])
