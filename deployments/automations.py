@@ -98,7 +98,9 @@ def upsert(client: SyncPrefectClient, wanted: AutomationCore) -> str:
         client.create_automation(wanted)
         return "created"
     current = AutomationCore(**known[0].model_dump(exclude={"id", "owner_resource"}))
-    if current.model_dump(mode="json") == wanted.model_dump(mode="json"):
+    if (
+        current.model_dump() == wanted.model_dump()
+    ):  # not as JSON: there the order of a set differs by process
         return "unchanged"
     client.update_automation(known[0].id, wanted)
     return "updated"
