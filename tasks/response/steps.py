@@ -150,7 +150,8 @@ def declare_incident(run: Run, cause_class: str, seen: str, impact_started_at: s
         )
         crash_point("respond.declare:after")
         if run.name != "monitor" and "acknowledged_at" not in incident.timestamps:
-            journal.set_timestamp(incident.id, "acknowledged_at", now, run.name)
+            at = max(now, incident.timestamps["declared_at"])
+            journal.set_timestamp(incident.id, "acknowledged_at", at, run.name)
     run.incident = incident.id
     get_run_logger().info("%s of %s is %s", incident.id, run.provider, incident.state)
     return incident.id
