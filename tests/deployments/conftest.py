@@ -35,7 +35,7 @@ class Deployed:
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
         answer = httpx.post(f"{self.api}{path}", json=body or {}, timeout=30)
         answer.raise_for_status()
-        return answer.json()
+        return answer.json() if answer.content else None
 
     def deployment(self, name: str) -> dict[str, Any]:
         answer = httpx.get(f"{self.api}/deployments/name/{name}/{name}", timeout=30)
@@ -148,11 +148,21 @@ def sending_site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         yield folder
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def worker(
     deployed: Deployed, sending_site: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Path]:
-    """A process worker of the pool `mailstay`; its log."""
+    """A process worker of the pool `mailstay`, which runs what a test starts and nothing else; its log.
+
+    The schedules are paused and what waits is removed: a scheduled `monitor` would be in the way of the test's own
+    (the deployment runs one at a time). It ends with the module: an outage that a test elsewhere confirms starts
+    `respond` on this server too.
+    """
+    for name in ("backup", "validate", "monitor"):
+        deployed.post(f"/deployments/{deployed.deployment(name)['id']}/pause_deployment")
+    waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}}
+    for run in deployed.post("/flow_runs/filter", waiting):
+        httpx.delete(f"{deployed.api}/flow_runs/{run['id']}", timeout=30)
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     user, token = (sending_site / "esp.env").read_text().split()
     environment = {

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -113,7 +114,6 @@ def run_automations() -> list[str]:
     return [line.partition(":")[0] for line in done.stdout.splitlines()]
 
 
-@pytest.mark.slow  # not steady yet: see CHANGELOG, known gaps
 def test_automations_are_created_once_and_mended_when_they_were_changed(deployed: Any) -> None:
     assert run_automations() in (["created", "created"], ["unchanged", "unchanged"])
     assert run_automations() == ["unchanged", "unchanged"]
@@ -126,16 +126,28 @@ def test_automations_are_created_once_and_mended_when_they_were_changed(deployed
     assert sorted(run_automations()) == ["unchanged", "updated"]
 
 
-@pytest.mark.slow  # not steady yet: see CHANGELOG, known gaps
 def test_a_failed_run_starts_notify(deployed: Any, worker: Path) -> None:
     run_automations()
     failed = deployed.start("monitor", provider="no-such-provider")
     deployed.wait_for(lambda: deployed.run(failed)["state_type"] == "FAILED", 90)
     assert deployed.run(failed)["state_type"] == "FAILED", worker.read_text()[-3000:]
-    [run] = deployed.wait_for(lambda: deployed.runs("notify"), 30) or [None]
+
+    def about_it() -> list[dict[str, Any]]:
+        return [run for run in deployed.runs("notify") if failed in run["parameters"]["text"]]
+
+    deployed.wait_for(about_it, 30)
     refused = {"filter": {"event": {"name": ["prefect.automation.action.failed"]}}}
-    assert run is not None, str(deployed.post("/events/filter", refused)["events"][0]["payload"])
+    assert about_it(), str([one["payload"] for one in deployed.post("/events/filter", refused)["events"]])
+    run = about_it()[0]
     assert run["parameters"]["title"] == "monitor Failed"
     assert "no-such-provider" in run["parameters"]["text"]
-    done = deployed.wait_for(lambda: deployed.run(run["id"])["state_type"] in ("COMPLETED", "FAILED"), 90)
-    assert done and deployed.run(run["id"])["state_type"] == "COMPLETED", worker.read_text()[-3000:]
+
+    def over() -> bool:
+        return all(one["state_type"] in ("COMPLETED", "FAILED") for one in about_it())
+
+    # Prefect 3.8 can fire an automation twice for one event: the people are told once all the same
+    time.sleep(3)
+    assert deployed.wait_for(over, 90), worker.read_text()[-3000:]
+    assert {one["state_type"] for one in about_it()} == {"COMPLETED"}, worker.read_text()[-3000:]
+    told = [path for path in (deployed.site / "outbox").glob("*.eml") if failed in path.read_text()]
+    assert len(told) == 1
