@@ -36,7 +36,7 @@ test: check      ## everything a change must pass: under 15 minutes on two cores
 	$(BIN)/pytest -q -m "not slow"
 
 test-slow: check ## the heavy suites in full; writes their counts into docs/guarantees.md
-	$(BIN)/pytest -q --timeout 7200
+	$(BIN)/pytest -q --timeout 7200 --guarantees docs/guarantees.md
 
 format: $(READY) ## let ruff put the code in order
 	$(BIN)/ruff format .

@@ -3,9 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import platform
+import re
+import runpy
 import socket
+import tempfile
+import time
 import uuid
+from collections import Counter
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -27,6 +35,84 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """Keep the cheap tests first, so that a mistake shows before a server is started."""
     ranks = {"integration": 1, "kill": 2, "browser": 3, "slow": 4}
     items.sort(key=lambda item: max((ranks.get(mark.name, 0) for mark in item.iter_markers()), default=0))
+
+
+# What was proven, and how often ----------------------------------------------------------------------------------
+
+
+@dataclass
+class Proof:
+    """What stands behind one promise: tests, the cases they tried, and the processes they killed, by point."""
+
+    tests: int = 0
+    cases: int = 0
+    kills: Counter[str] = field(default_factory=Counter)
+    modules: set[str] = field(default_factory=set)
+
+
+PROMISES: dict[str, str] = runpy.run_path(str(Path(__file__).with_name("promises.py")))["PROMISES"]
+PROOFS: dict[str, Proof] = {}
+KILLS = Path(tempfile.gettempdir()) / f"mailstay-kills-{os.getpid()}"
+_STARTED = time.monotonic()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--guarantees", metavar="FILE", help="write what was proven, and how often, into FILE")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> Iterator[None]:
+    """Have every kill of the test, whichever process it hits, written into a file."""
+    KILLS.unlink(missing_ok=True)
+    os.environ["MAILSTAY_CRASH_LOG"] = str(KILLS)
+    try:
+        return (yield)
+    finally:
+        KILLS.unlink(missing_ok=True)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    report = yield
+    if report.when == "call" and report.passed:
+        kills = Counter(KILLS.read_text().split() if KILLS.exists() else ())
+        generated = re.search(r"(\d+) passing", getattr(item, "hypothesis_statistics", ""))
+        cases = sum(int(number) for name, number in item.user_properties if name == "cases")
+        cases = cases or (int(generated[1]) if generated else sum(kills.values()) or 1)
+        if promise := PROMISES.get(Path(item.location[0]).as_posix()):
+            proof = PROOFS.setdefault(promise, Proof())
+            proof.tests += 1
+            proof.cases += cases
+            proof.kills += kills
+            proof.modules.add(item.location[0])
+    return report
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    file = session.config.getoption("--guarantees")
+    if not file or exitstatus != 0:
+        return
+    lines = [
+        "# What is proven, and how often",
+        "",
+        "Written by `make test-slow`, which runs every suite in full; a failure writes nothing. A case is one",
+        "generated input, history, world or kill; a kill is SIGKILL of a real process at a named point of its work,",
+        "after which the work is run again.",
+        "",
+        f"Last run: {datetime.now(UTC):%Y-%m-%d}, Python {platform.python_version()}, "
+        f"{session.testscollected:,} tests in {(time.monotonic() - _STARTED) / 60:.0f} minutes "
+        f"on {os.cpu_count()} cores.",
+        "",
+        "| promise | tests | cases | kills | at points | proven in |",
+        "|---|--:|--:|--:|--:|---|",
+    ]
+    for promise, proof in sorted(PROOFS.items()):
+        kills = sum(proof.kills.values())
+        where = ", ".join(f"`{one}`" for one in sorted(proof.modules))
+        points = f"{len(proof.kills):,}" if kills else ""
+        killed = f"{kills:,}" if kills else ""
+        lines.append(f"| {promise} | {proof.tests:,} | {proof.cases:,} | {killed} | {points} | {where} |")
+    Path(file).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
 @pytest.fixture

@@ -216,12 +216,11 @@ def snapshots_verify(
 
 
 def _open_journal(plan: str) -> tuple[Any, Any]:
-    from tasks.core import open_clock
-    from tasks.incidents import Journal
+    from tasks.incidents import open_journal
     from tasks.plan import load_plan
 
     loaded = load_plan(plan)
-    return loaded, Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec()))
+    return loaded, open_journal(loaded)
 
 
 @incidents.command("list")

@@ -7,13 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any, Literal
 
 import pyarrow as pa
 
 from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, parse, settle_stops
 from tasks.catchup.ledger import OUTCOMES, Outcome, write_frozen
+from tasks.catchup.restoration import Restoration, measure, sent_by_running
 from tasks.catchup.stepping import Stepping
 from tasks.catchup.verdicts import Decision, Held, approved, decide, decide_all, latest_useful_at
 from tasks.catchup.witnesses import Witnesses
@@ -26,28 +27,10 @@ SHORT_SCOPE = timedelta(days=1)
 
 SUPERSEDED, DROPPED = "mailstay-superseded", "mailstay-dropped"
 TAGS = {SUPERSEDED, DROPPED}
-PROBE_SECONDS = 60.0
 STOP_TRIES = 5
 
 Agreement = Literal["catch_up", "reschedule", "drop", "send_anyway", "drop_anyway"]
 """What somebody may have agreed to for one campaign; `…_anyway` answers a verdict `needs_approval`."""
-
-
-@dataclass(frozen=True)
-class Restoration:
-    """Whether the provider works again, as measured.
-
-    Attributes:
-        good: good probes in a row.
-        needed: how many the plan asks for.
-        seen: what was wrong, or what was right.
-    """
-
-    restored: bool
-    at: datetime
-    good: int
-    needed: int
-    seen: str
 
 
 @dataclass(frozen=True)
@@ -99,42 +82,11 @@ class Recovery:
     # Restoration ------------------------------------------------------------------------------------------------
 
     def measure_restoration(self) -> Restoration:
-        """Probe until enough answers in a row are good; the first bad one ends it. No status page is asked.
-
-        A campaign that runs while its `sent` stands still through all probes shows a provider that is not back.
-        """
-        desk = self.desk
-        needed = desk.plan.plan.detection.clear_after
-        slow = desk.plan.plan.detection.slow_seconds
-        before = {one.campaign_id: one.sent for one in self._running()} if self._answers() else {}
-        for good in range(needed):
-            probe = desk.provider.health()
-            if not probe.ok or probe.seconds > slow:
-                seen = probe.detail or f"it took {probe.seconds:.1f} s to answer"
-                return Restoration(False, desk.clock.now(), good, needed, seen)
-            desk.clock.sleep(PROBE_SECONDS)
-        after = {one.campaign_id: one.sent for one in self._running()}
-        stuck = [number for number, sent in before.items() if after.get(number) == sent]
-        if before and len(stuck) == len(before):
-            return Restoration(
-                False,
-                desk.clock.now(),
-                needed,
-                needed,
-                f"{plural(len(stuck), 'campaign')} run without sending",
-            )
-        found = Restoration(
-            True, desk.clock.now(), needed, needed, f"{plural(needed, 'good probe')} in a row"
-        )
-        desk.keep("restored", {"at": iso(found.at), "good": found.good})
-        self._advance("monitoring", "the provider answers again, measured by probes")
+        """Measure whether the provider works again; where it does, the incident is being watched (`monitoring`)."""
+        found = measure(self.desk)
+        if found.restored:
+            self._advance("monitoring", f"the provider works again, as measured: {found.seen}")
         return found
-
-    def _answers(self) -> bool:
-        return self.desk.provider.health().ok
-
-    def _running(self) -> list[Any]:
-        return [one for one in self.desk.provider.running_stats() if one.status == "running"]
 
     # Scope ------------------------------------------------------------------------------------------------------
 
@@ -492,11 +444,11 @@ class Recovery:
         """Watch what runs now until its `sent` has moved, or the plan's patience is over."""
         desk = self.desk
         until = desk.clock.now() + timedelta(minutes=max(1, desk.plan.plan.detection.stalled_minutes))
-        waiting = {one.campaign_id: one.sent for one in self._running()}
+        waiting = sent_by_running(desk)
         while waiting and desk.clock.now() < until:
             desk.keep_lease()
             desk.clock.sleep(TICK_SECONDS)
-            now = {one.campaign_id: one.sent for one in self._running()}
+            now = sent_by_running(desk)
             waiting = {number: sent for number, sent in waiting.items() if now.get(number) == sent}
         return [f"campaign {number} runs, but nothing is sent" for number in waiting]
 
@@ -525,6 +477,9 @@ class Recovery:
                 desk.incident.id, "mitigated_at", restored, "recover", token=desk.token
             )
         crash_point("recover.resolve:mitigated")
+        desk.journal.put_on_hold(
+            desk.incident.id, "", "recover", "the vendor is no longer awaited", token=desk.token
+        )
         self._advance("resolved", "steady state checked: sending moves, nothing is left stopped")
 
     def _advance(self, state: State, reason: str) -> None:

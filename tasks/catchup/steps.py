@@ -21,12 +21,13 @@ from tasks.catchup.agreement import agree
 from tasks.catchup.desk import LEASE, Desk, HeldCampaign, Stopped
 from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import OutcomeUnknown
-from tasks.catchup.recovery import Outcomes, Question, Recovery, Restoration, totals
+from tasks.catchup.recovery import Outcomes, Question, Recovery, totals
+from tasks.catchup.restoration import Restoration
 from tasks.catchup.telling import tell_stakeholders
 from tasks.core import UsageError, open_clock, plural
-from tasks.incidents import Journal, Lease, StaleToken
-from tasks.plan import LoadedPlan, load_plan, secret
-from tasks.providers import ProvidersError, connect_provider
+from tasks.incidents import Journal, Lease, StaleToken, open_journal
+from tasks.plan import LoadedPlan, load_plan
+from tasks.providers import ProvidersError, open_provider
 
 POLL_SECONDS = 5.0
 
@@ -77,7 +78,7 @@ class Run:
         held = isinstance(error, Stopped | OutcomeUnknown | CatchupError | ProvidersError | StaleToken)
         if held:
             self.held_because = str(error)
-        with _journal(load_plan(self.plan)) as journal:
+        with open_journal(load_plan(self.plan)) as journal:
             if held and not isinstance(error, StaleToken):
                 journal.note(self.incident, "held", f"recover is held: {error}")
             journal.release(self.lease)
@@ -104,7 +105,7 @@ def recovering(plan: str, incident: str, name: str) -> Run:
         LeaseHeld: another run works on the incident.
     """
     loaded = load_plan(plan)
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         number = incident or _open_incident(journal, loaded)
         journal.incident(number)
         return Run(str(loaded.path), number, journal.lease(number, name or "recover", LEASE))
@@ -180,7 +181,7 @@ def ask_for_agreement(
     rules = loaded.plan.approval
     waits = timedelta(minutes=rules.wait_minutes)
     until = clock.now() + waits
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         while True:
             found = agree(
                 journal,
@@ -245,7 +246,9 @@ def tell_people(run: Run) -> int:
     """Tell the stakeholders where the recovery stands; return how many messages were taken."""
     with _recovery(run) as recovery:
         told = tell_stakeholders(recovery.desk, run.outcomes, held_because=run.held_because)
-    return told
+    for failure in told.failures:
+        get_run_logger().error(failure)
+    return told.taken
 
 
 @task(cache_policy=NO_CACHE)
@@ -272,29 +275,15 @@ def publish_recovery(run: Run) -> Recovered:
 def _recovery(run: Run) -> Iterator[Recovery]:
     loaded = load_plan(run.plan)
     clock = open_clock(loaded.clock_spec())
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         incident = journal.incident(run.incident)
-        settings = loaded.provider(incident.provider)
-        provider = connect_provider(
-            incident.provider,
-            settings,
-            secret(settings.user_env, f"providers.{incident.provider}"),
-            secret(settings.token_env, f"providers.{incident.provider}"),
-            clock,
-        )
-        desk = Desk(loaded, journal, provider, clock, incident, run.lease)
-        try:
-            yield Recovery(desk)
-        finally:
-            provider.close()
-            if desk.lease is not None:
-                run.lease = desk.lease
-
-
-@contextmanager
-def _journal(loaded: LoadedPlan) -> Iterator[Journal]:
-    with Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec())) as journal:
-        yield journal
+        with open_provider(loaded, incident.provider) as provider:
+            desk = Desk(loaded, journal, provider, clock, incident, run.lease)
+            try:
+                yield Recovery(desk)
+            finally:
+                if desk.lease is not None:
+                    run.lease = desk.lease
 
 
 def _open_incident(journal: Journal, loaded: LoadedPlan) -> str:

@@ -61,7 +61,7 @@ class Witnesses:
             provider=desk.provider.suppressions(),
             snapshot=self._snapshot_suppressions(),
             now=desk.clock.now(),
-            needed_as_of=parse(restored.get("at")) or desk.clock.now(),
+            needed_as_of=parse(restored.get("measured_at")) or desk.clock.now(),
             impact_started_at=desk.incident.timestamps.get("impact_started_at"),
         )
         if not gate.open:

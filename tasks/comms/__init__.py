@@ -10,6 +10,7 @@ from tasks.comms.channels import (
     open_channel,
 )
 from tasks.comms.errors import ChannelFailed, CommsError
+from tasks.comms.telling import Register, Telling, tell
 from tasks.comms.writing import (
     CampaignLine,
     Report,
@@ -30,15 +31,18 @@ __all__ = [
     "Message",
     "Promise",
     "PromiseStatus",
+    "Register",
     "Report",
     "Situation",
     "SmtpChannel",
+    "Telling",
     "Told",
     "Written",
     "due",
     "judge_promises",
     "next_update_at",
     "open_channel",
+    "tell",
     "write_notice",
     "write_update",
     "write_vendor_ticket",

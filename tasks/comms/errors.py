@@ -16,6 +16,8 @@ class ChannelFailed(CommsError):
         outcome_unknown: whether it may have been taken all the same; it is then not sent again.
     """
 
-    def __init__(self, what: str, *, outcome_unknown: bool, where: str, fix: str | None = None) -> None:
+    def __init__(
+        self, what: str, *, outcome_unknown: bool, where: str | None = None, fix: str | None = None
+    ) -> None:
         self.outcome_unknown = outcome_unknown
         super().__init__(what, where=where, fix=fix)

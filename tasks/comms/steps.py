@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
@@ -12,8 +9,8 @@ from tasks.comms.channels import Message, open_channel
 from tasks.comms.errors import ChannelFailed
 from tasks.comms.writing import write_notice
 from tasks.core import MailstayError, crash_point, digest_of, open_clock, sha256_hex
-from tasks.incidents import Journal
-from tasks.plan import LoadedPlan, load_plan
+from tasks.incidents import open_journal
+from tasks.plan import load_plan
 
 
 @task
@@ -36,17 +33,18 @@ def send_notice(plan: str, stakeholder: str, title: str, text: str, incident: st
     written = write_notice(title, text, company=loaded.plan.name, as_of=clock.now())
     message_id = digest_of(["notice", stakeholder, notice_id])
     key = f"notice/{message_id}"
-    with _journal(loaded) as journal:
-        before = (journal.get_state(key) or {}).get("status", "")
+    with open_journal(loaded) as journal:
         channel = open_channel(loaded, who.channel)
-        if before in ("sent", "unknown") or (before == "intended" and not channel.takes_once):
-            return False
         fact = {
             "stakeholder": stakeholder,
             "subject": written.subject,
             "body": sha256_hex(written.text.encode()),
         }
-        journal.put_state(key, {**fact, "status": "intended"}, incident_id=incident or None)
+        again = ("failed", "intended") if channel.takes_once else ("failed",)
+        if not journal.claim_state(
+            key, {**fact, "status": "intended"}, over=again, incident_id=incident or None
+        ):
+            return False
         crash_point("notify.send:before")
         try:
             channel.deliver(Message(message_id, stakeholder, incident, written, clock.now(), clock.simulated))
@@ -62,9 +60,3 @@ def send_notice(plan: str, stakeholder: str, title: str, text: str, incident: st
         if incident:
             journal.note(incident, "notice", f"{stakeholder} was told: {written.subject}")
     return True
-
-
-@contextmanager
-def _journal(loaded: LoadedPlan) -> Iterator[Journal]:
-    with Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec())) as journal:
-        yield journal

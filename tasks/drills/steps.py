@@ -12,10 +12,10 @@ from typing import Any, Literal
 from prefect import task
 from prefect.cache_policies import NO_CACHE
 
-from tasks.core import current_progress, open_clock, plural
+from tasks.core import current_progress, plural
 from tasks.drills.staging import DemoResult, tell
 from tasks.drills.world import World
-from tasks.incidents import Journal
+from tasks.incidents import open_journal
 from tasks.plan import load_plan
 
 PASS_EVERY = timedelta(minutes=5)
@@ -105,7 +105,7 @@ def tell_review(world: World, reviewed: Any) -> None:
 def answer_as_reader(world: World, incident: str) -> int:
     """Approve what waits for a person, in the name of the demo's reader; return how many questions there were."""
     loaded = load_plan(world.plan_path)
-    journal = Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec()))
+    journal = open_journal(loaded)
     waiting = [one for one in journal.approvals(incident) if one.status == "awaiting"]
     for one in waiting:
         journal.answer_approval(one.id, "approved", READER, False, "cli")
@@ -130,7 +130,7 @@ def hold_against_truth(
 ) -> DemoResult:
     """Put the report's figures beside what the world knows; the report itself never saw the truth."""
     loaded = load_plan(world.plan_path)
-    journal = Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec()))
+    journal = open_journal(loaded)
     record = journal.incident(incident)
     truth = world.truth(
         resolved_at=record.timestamps["resolved_at"], settle_hours=loaded.plan.report.settle_hours
@@ -190,4 +190,4 @@ def hold_against_truth(
 
 def _timestamps(world: World, incident: str) -> dict[str, Any]:
     loaded = load_plan(world.plan_path)
-    return Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec())).incident(incident).timestamps
+    return open_journal(loaded).incident(incident).timestamps

@@ -11,6 +11,7 @@ from tasks.incidents.errors import (
     UnknownIncident,
 )
 from tasks.incidents.journal import Journal
+from tasks.incidents.opening import open_journal
 from tasks.incidents.records import (
     Action,
     ActionItem,
@@ -58,4 +59,5 @@ __all__ = [
     "TimelineEntry",
     "TimestampKind",
     "UnknownIncident",
+    "open_journal",
 ]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from datetime import datetime, timedelta
 from typing import Any, Literal, cast
 
@@ -534,6 +534,11 @@ class Journal:
         """Record that the channel refused the message, or (`unknown`) did not say whether it took it."""
         return self._delivered(communication_id, status, error)
 
+    def severity(self, incident_id: str) -> int | None:
+        """Return the severity that was recorded last (1 is worst); None if none was."""
+        levels = [one.data.get("level") for one in self.timeline(incident_id) if one.kind == "severity"]
+        return int(levels[-1]) if levels and levels[-1] else None
+
     def communications(self, incident_id: str) -> list[Communication]:
         """Return the incident's messages in the order of their intents."""
         with self._database.reading() as session:
@@ -596,6 +601,21 @@ class Journal:
         """Set the value of `key` (JSON); earlier values stay in the journal."""
         with self._write("state") as session:
             self._add(session, Value(incident_id=incident_id, key=key, value=dict(value)))
+
+    def claim_state(
+        self, key: str, value: Mapping[str, Any], *, over: Collection[str], incident_id: str | None = None
+    ) -> bool:
+        """Set the value of `key` if it was never set, or if its `status` is one of `over`; return whether it was set.
+
+        Of two processes that claim at once, one gets it.
+        """
+        with self._write("state") as session:
+            newest = sa.select(Value.value).where(Value.key == key).order_by(Value.seq.desc()).limit(1)
+            known = session.scalar(newest)
+            if known is not None and known.get("status") not in over:
+                return False
+            self._add(session, Value(incident_id=incident_id, key=key, value=dict(value)))
+            return True
 
     def get_state(self, key: str) -> dict[str, Any] | None:
         """Return the latest value of `key`, or None if it was never set."""

@@ -18,7 +18,15 @@ from tasks.outages.counts import (
 from tasks.outages.detector import CALM_PASSES, DetectorState, Transition, judge, settle, verdict_of
 from tasks.outages.errors import OutageError, UnreadablePage
 from tasks.outages.probing import Answer, api_signal, enough
-from tasks.outages.seed import SeedFailed, SeedRefused, seed_arrived, seed_token, send_seed
+from tasks.outages.seed import (
+    SeedFailed,
+    SeedRefused,
+    SeedRoute,
+    seed_arrived,
+    seed_route,
+    seed_token,
+    send_seed,
+)
 from tasks.outages.severity import DueSend, Severity, Usual, severity_of
 from tasks.outages.signals import OWN_SIGNALS, Signal, SignalKind, Verdict
 from tasks.outages.statuspage import (
@@ -30,7 +38,7 @@ from tasks.outages.statuspage import (
     parse_summary,
     read_status_page,
 )
-from tasks.outages.watching import Memory, Observation, Pass, SeedRoute, Watched, conclude, observe
+from tasks.outages.watching import Memory, Observation, Pass, Watched, conclude, observe
 from tasks.outages.witness import Earnings, ShopWitness
 
 __all__ = [
@@ -74,6 +82,7 @@ __all__ = [
     "parse_summary",
     "read_status_page",
     "seed_arrived",
+    "seed_route",
     "seed_sent",
     "seed_signal",
     "seed_token",

@@ -6,13 +6,38 @@ accepts and does not deliver.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from datetime import datetime
 
 import httpx
 
 from tasks.outages.errors import OutageError
+from tasks.plan import LoadedPlan, secret
 
 MAX_BYTES = 8 * 1024 * 1024
+
+
+@dataclass(frozen=True)
+class SeedRoute:
+    """How a seed message goes out and where it is looked for."""
+
+    auth: tuple[str, str]
+    address: str
+    mailbox_url: str
+
+
+def seed_route(plan: LoadedPlan, provider: str) -> SeedRoute | None:
+    """Return the way of a seed message through `provider`; None where the plan names no seed mailbox or address.
+
+    Raises:
+        PlanError: an environment variable that the plan names is not set.
+    """
+    settings = plan.provider(provider)
+    if not settings.seed_mailbox_url or not settings.seed_address_env:
+        return None
+    used_by = f"{plan.path}: providers.{provider}"
+    auth = (secret(settings.user_env, used_by), secret(settings.token_env, used_by))
+    return SeedRoute(auth, secret(settings.seed_address_env, used_by), settings.seed_mailbox_url)
 
 
 class SeedRefused(OutageError):

@@ -7,8 +7,6 @@ and a message is journaled under a name of its own before it is sent).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -19,20 +17,17 @@ from prefect.events import Event, Resource
 
 from tasks.comms import (
     CampaignLine,
-    ChannelFailed,
-    Message,
     Situation,
-    next_update_at,
-    open_channel,
-    write_update,
+    tell,
 )
-from tasks.core import MailstayError, crash_point, digest_of, open_clock, plural, sha256_hex
-from tasks.incidents import Incident, Journal
+from tasks.core import crash_point, open_clock, plural
+from tasks.incidents import Incident, Journal, open_journal
+from tasks.outages.seed import seed_route
 from tasks.outages.signals import Signal
-from tasks.outages.watching import Memory, Observation, Pass, SeedRoute, conclude, observe
+from tasks.outages.watching import Memory, Observation, Pass, conclude, observe
 from tasks.outages.witness import ShopWitness
-from tasks.plan import LoadedPlan, load_plan, secret
-from tasks.providers import connect_provider
+from tasks.plan import LoadedPlan, load_plan
+from tasks.providers import open_provider
 
 CONFIRMED_EVENT = "mailstay.outage.confirmed"
 """Name of the event that starts `respond`; deployments/prefect.yaml listens for it."""
@@ -80,22 +75,14 @@ def choose_providers(plan: str, provider: str) -> list[str]:
 def look(plan: str, provider: str) -> Observation:
     """Ask the status page, the API, the seed mailbox and our own shop what they know of the provider."""
     loaded = load_plan(plan)
-    settings = loaded.plan.providers[provider]
     clock = open_clock(loaded.clock_spec())
-    used_by = f"{loaded.path}: providers.{provider}"
-    auth = (secret(settings.user_env, used_by), secret(settings.token_env, used_by))
-    seed = None
-    if settings.seed_mailbox_url and settings.seed_address_env:
-        seed = SeedRoute(auth, secret(settings.seed_address_env, used_by), settings.seed_mailbox_url)
-    connector = connect_provider(provider, settings, *auth, clock)
-    try:
-        with _journal(loaded) as journal:
+    seed = seed_route(loaded, provider)
+    with open_provider(loaded, provider) as connector:
+        with open_journal(loaded) as journal:
             memory = Memory.from_dict(journal.get_state(_key(provider)))
         seen = observe(
             provider, connector, loaded.plan, memory, clock, shop=_shop(loaded, provider), seed=seed
         )
-    finally:
-        connector.close()
     for signal in seen.signals:
         get_run_logger().info("%s %s: %s", _MARKS[signal.verdict], signal.kind, signal.seen)
     return seen
@@ -105,7 +92,7 @@ def look(plan: str, provider: str) -> Observation:
 def conclude_pass(plan: str, provider: str, seen: Observation) -> Pass:
     """Decide from this pass and the ones before whether the provider is down, and how bad that is."""
     loaded = load_plan(plan)
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         memory = Memory.from_dict(journal.get_state(_key(provider)))
         is_open = bool(memory.incident) and journal.incident(memory.incident).is_open
     concluded = conclude(provider, memory, seen, loaded.plan.detection, incident_open=is_open)
@@ -118,7 +105,7 @@ def conclude_pass(plan: str, provider: str, seen: Observation) -> Pass:
 def record_changes(plan: str, found: Pass) -> Pass:
     """Write what changed into the journal: declare, confirm, watch the fix, or cancel a false alarm."""
     loaded = load_plan(plan)
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         for change in found.transitions:
             summary = "; ".join(change.seen) or "no evidence left"
             if change.to == "suspected":
@@ -186,21 +173,28 @@ def tell_people(plan: str, found: Pass) -> int:
         found.severity is None and not any(change.false_alarm for change in found.transitions)
     ):
         return 0
-    told = 0
-    with _journal(loaded) as journal:
+    # Named after the change, not the text: a pass that is concluded again after a kill does not tell it again.
+    change = found.transitions[-1].to if found.transitions else f"severity-{found.memory.severity}"
+    with open_journal(loaded) as journal:
         incident = journal.incident(found.memory.incident)
-        for name, who in loaded.plan.stakeholders.items():
-            level = found.severity.level if found.severity else 5
-            if who.report == "tactical" and level <= who.from_severity:
-                told += _tell(loaded, journal, incident, found, name)
-    return told
+        told = tell(
+            loaded,
+            journal,
+            _situation(loaded, incident, found, over=not incident.is_open),
+            flow="monitor",
+            news=[change, found.memory.detector.relapses],
+            reports=("tactical",),
+        )
+    for failure in told.failures:
+        get_run_logger().error(failure)
+    return told.taken
 
 
 @task(task_run_name="remember-{found.provider}", retries=3, retry_delay_seconds=[1, 3, 10])
 def remember(plan: str, found: Pass) -> ProviderWatch:
     """Keep in the journal what the next pass goes on from; the pass counts from here on."""
     crash_point("monitor.remember:before")
-    with _journal(load_plan(plan)) as journal:
+    with open_journal(load_plan(plan)) as journal:
         journal.put_state(_key(found.provider), found.memory.to_dict())
     crash_point("monitor.remember:after")
     return ProviderWatch(
@@ -284,52 +278,6 @@ def _record_severity(journal: Journal, found: Pass) -> None:
     )
 
 
-def _tell(loaded: LoadedPlan, journal: Journal, incident: Incident, found: Pass, stakeholder: str) -> int:
-    who = loaded.plan.stakeholders[stakeholder]
-    over = not incident.is_open
-    promised = None if over else next_update_at(found.at, who.every_minutes)
-    written = write_update("tactical", _situation(loaded, incident, found, over), next_update_at=promised)
-    # Its name is the change, not the text: a pass that is concluded again after a kill does not tell it again.
-    change = found.transitions[-1].to if found.transitions else f"severity-{found.memory.severity}"
-    relapse = found.memory.detector.relapses
-    message_id = digest_of(["monitor", incident.id, stakeholder, change, relapse])
-    said = journal.say(
-        incident.id,
-        stakeholder=stakeholder,
-        channel=who.channel,
-        report="tactical",
-        subject=written.subject,
-        body_digest=sha256_hex(written.text.encode()),
-        promised_next_at=promised,
-        message_id=message_id,
-    )
-    if said.status != "intended":
-        return 0
-    message = Message(
-        message_id=message_id,
-        stakeholder=stakeholder,
-        incident_id=incident.id,
-        written=written,
-        at=found.at,
-        simulated=journal.clock.simulated,
-    )
-    try:
-        channel = open_channel(loaded, who.channel)
-        crash_point("monitor.tell:before")
-        channel.deliver(message)
-        crash_point("monitor.tell:after")
-    except ChannelFailed as error:
-        journal.not_sent(said.id, error.what, status="unknown" if error.outcome_unknown else "failed")
-        get_run_logger().error("%s was not told: %s", stakeholder, error)
-        return 0
-    except MailstayError as error:
-        journal.not_sent(said.id, error.what)
-        get_run_logger().error("%s was not told: %s", stakeholder, error)
-        return 0
-    journal.sent(said.id)
-    return 1
-
-
 def _situation(loaded: LoadedPlan, incident: Incident, found: Pass, over: bool) -> Situation:
     severity = found.severity
     restore = severity.likely_restore_at if severity else found.at
@@ -372,12 +320,6 @@ def _shop(loaded: LoadedPlan, provider: str) -> ShopWitness | None:
     if name is None or loaded.plan.sources[name].mapping != "shop":
         return None
     return ShopWitness(loaded.source_url(name))
-
-
-@contextmanager
-def _journal(loaded: LoadedPlan) -> Iterator[Journal]:
-    with Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec())) as journal:
-        yield journal
 
 
 def _key(provider: str) -> str:

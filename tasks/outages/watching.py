@@ -25,7 +25,7 @@ from tasks.outages.counts import (
 )
 from tasks.outages.detector import Change, DetectorState, Transition, judge, page_is_red, settle
 from tasks.outages.probing import Answer, api_signal, enough
-from tasks.outages.seed import SeedFailed, SeedRefused, seed_arrived, seed_token, send_seed
+from tasks.outages.seed import SeedFailed, SeedRefused, SeedRoute, seed_arrived, seed_token, send_seed
 from tasks.outages.severity import DueSend, Severity, Usual, severity_of
 from tasks.outages.signals import Signal
 from tasks.outages.statuspage import read_status_page
@@ -99,15 +99,6 @@ class Memory:
             incident=content["incident"],
             status_posted_at=_moment(content["status_posted_at"]),
         )
-
-
-@dataclass(frozen=True)
-class SeedRoute:
-    """How a seed message goes out and where it is looked for."""
-
-    auth: tuple[str, str]
-    address: str
-    mailbox_url: str
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ A provider says what it cannot do before that is needed (`Capabilities`). A writ
 unknown outcome, which the caller reads back.
 """
 
-from tasks.providers.connect import connect_provider
+from tasks.providers.connect import connect_provider, open_provider
 from tasks.providers.errors import ProviderGarbled, ProviderRefused, ProvidersError, ProviderUnavailable
 from tasks.providers.listmonk import LISTMONK
 from tasks.providers.model import (
@@ -47,4 +47,5 @@ __all__ = [
     "Suppression",
     "SuppressionReason",
     "connect_provider",
+    "open_provider",
 ]

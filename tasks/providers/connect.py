@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
-from tasks.core import Clock, UsageError
+from tasks.core import Clock, UsageError, open_clock
+from tasks.plan import LoadedPlan, secret
 from tasks.providers.listmonk import Listmonk
 from tasks.providers.model import Provider
 
@@ -43,3 +46,21 @@ def connect_provider(name: str, plan: ProviderSettings, user: str, token: str, c
             name, plan.api_url, user=user, token=token, timeout_seconds=plan.timeout_seconds, clock=clock
         )
     raise UsageError(f"No connector for a provider of kind {plan.kind!r}", fix="use listmonk")
+
+
+@contextmanager
+def open_provider(plan: LoadedPlan, name: str) -> Iterator[Provider]:
+    """Connect to the provider that `plan` calls `name`, with its secrets from the environment, on the plan's clock.
+
+    Raises:
+        PlanError: the plan has no such provider, or an environment variable that it names is not set.
+        UsageError: no connector speaks its kind.
+    """
+    settings = plan.provider(name)
+    used_by = f"{plan.path}: providers.{name}"
+    user, token = secret(settings.user_env, used_by), secret(settings.token_env, used_by)
+    provider = connect_provider(name, settings, user, token, open_clock(plan.clock_spec()))
+    try:
+        yield provider
+    finally:
+        provider.close()

@@ -12,8 +12,8 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
-from tasks.comms import Message, Situation, open_channel, write_update
-from tasks.core import MailstayError, UsageError, digest_of, open_clock, plural, sha256_hex
+from tasks.comms import Situation, tell
+from tasks.core import UsageError, open_clock, plural
 from tasks.impact import (
     Calendar,
     DataImpact,
@@ -29,8 +29,8 @@ from tasks.impact import (
     reactions_of,
     sends_of,
 )
-from tasks.incidents import Journal
-from tasks.plan import LoadedPlan, load_plan
+from tasks.incidents import open_journal
+from tasks.plan import load_plan
 from tasks.reports.assembly import Figures, assemble, rows_at_risk, rows_lost, summary_lines
 from tasks.reports.casework import Case, open_case, open_snapshots
 from tasks.reports.content import FindingRow, ReviewContent
@@ -75,7 +75,7 @@ def gather_case(plan: str, incident: str, settle: bool) -> Case:
     """Read the journal, choose the snapshots before and after, and measure when the impact began."""
     loaded = load_plan(plan)
     clock = open_clock(loaded.clock_spec())
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         case = open_case(loaded, journal, open_plan_store(loaded), clock, incident)
         if "impact_started_at" not in case.facts.incident.timestamps:
             journal.set_timestamp(
@@ -230,7 +230,7 @@ def leave_action_items(
         case.loaded.plan, case.facts, messages.counts, data, objectives, findings, now=case.now
     )
     known = {one.title for one in case.facts.action_items}
-    with _journal(case.loaded) as journal:
+    with open_journal(case.loaded) as journal:
         for one in items:
             if one.title not in known:
                 journal.action_item(case.facts.incident.id, **dataclasses.asdict(one))
@@ -250,7 +250,7 @@ def leave_action_items(
 @task(cache_policy=NO_CACHE)
 def write_review(case: Case, figures: Figures) -> tuple[ReviewContent, WrittenReport]:
     """Write the next version of the report with its tables."""
-    with _journal(case.loaded) as journal:
+    with open_journal(case.loaded) as journal:
         facts = dataclasses.replace(
             case.facts, action_items=tuple(journal.action_items(case.facts.incident.id))
         )
@@ -264,7 +264,7 @@ def write_review(case: Case, figures: Figures) -> tuple[ReviewContent, WrittenRe
 def tell_stakeholders(case: Case, content: ReviewContent, written: WrittenReport) -> int:
     """Send whoever gets executive reports what the review found; return how many messages were taken."""
     plan, clock = case.loaded.plan, open_clock(case.loaded.clock_spec())
-    incident, told = case.facts.incident, 0
+    incident = case.facts.incident
     situation = Situation(
         company=plan.name,
         incident_id=incident.id,
@@ -285,35 +285,13 @@ def tell_stakeholders(case: Case, content: ReviewContent, written: WrittenReport
         over=True,
         simulated=case.simulated,
     )
-    with _journal(case.loaded) as journal:
-        for name, who in plan.stakeholders.items():
-            severity = case.facts.severity
-            if who.report != "executive" or (severity is not None and severity > who.from_severity):
-                continue
-            update = write_update("executive", situation, next_update_at=None)
-            message_id = digest_of(["review", incident.id, name, written.version])
-            said = journal.say(
-                incident.id,
-                stakeholder=name,
-                channel=who.channel,
-                report=who.report,
-                subject=update.subject,
-                body_digest=sha256_hex(update.text.encode()),
-                promised_next_at=None,
-                message_id=message_id,
-            )
-            if said.status != "intended":
-                continue
-            try:
-                open_channel(case.loaded, who.channel).deliver(
-                    Message(message_id, name, incident.id, update, clock.now(), clock.simulated)
-                )
-            except MailstayError as error:
-                journal.not_sent(said.id, error.what)
-            else:
-                journal.sent(said.id)
-                told += 1
-    return told
+    with open_journal(case.loaded) as journal:
+        told = tell(
+            case.loaded, journal, situation, flow="review", news=[written.version], reports=("executive",)
+        )
+    for failure in told.failures:
+        get_run_logger().error(failure)
+    return told.taken
 
 
 @task(cache_policy=NO_CACHE)
@@ -352,10 +330,6 @@ def publish_review(case: Case, figures: Figures, content: ReviewContent, written
         action_items=len(content.action_items),
         window_end=_iso(case.until),
     )
-
-
-def _journal(loaded: LoadedPlan) -> Journal:
-    return Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec()))
 
 
 def _iso(moment: datetime) -> str:

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from types import TracebackType
@@ -19,30 +18,18 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from tasks.catchup import CatchupError
-from tasks.comms import (
-    CampaignLine,
-    ChannelFailed,
-    Message,
-    Situation,
-    next_update_at,
-    open_channel,
-    write_update,
-    write_vendor_ticket,
-)
+from tasks.catchup import CatchupError, settle_stops
+from tasks.comms import CampaignLine, Situation, tell, write_vendor_ticket
 from tasks.core import (
-    MailstayError,
     Money,
     UsageError,
     crash_point,
-    digest_of,
     open_clock,
     plural,
-    sha256_hex,
 )
-from tasks.incidents import ApprovalClosed, Incident, Journal, LeaseHeld, StaleToken
-from tasks.plan import LoadedPlan, load_plan, secret
-from tasks.providers import Provider, ProvidersError, connect_provider
+from tasks.incidents import ApprovalClosed, Incident, Journal, LeaseHeld, StaleToken, open_journal
+from tasks.plan import LoadedPlan, load_plan
+from tasks.providers import ProvidersError, open_provider
 from tasks.response.acting import stop_campaign
 from tasks.response.agreeing import Agreed, agree
 from tasks.response.reading import Calendar, read_calendar
@@ -112,7 +99,7 @@ class Run:
         held = isinstance(error, CatchupError | ProvidersError | StaleToken | LeaseHeld)
         if held:
             self.reason = str(error)
-            with _journal(load_plan(self.plan)) as journal:
+            with open_journal(load_plan(self.plan)) as journal:
                 journal.note(self.incident, "held", f"respond is held: {error}")
         return held
 
@@ -133,7 +120,7 @@ def declare_incident(run: Run, cause_class: str, seen: str, impact_started_at: s
     """Declare the incident, or join the one that is open; return its id. Changes nothing at the provider."""
     began = _moment(impact_started_at)
     loaded = load_plan(run.plan)
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         now = journal.clock.now()
         open_one = journal.open_incident(run.provider)
         detected = (
@@ -163,7 +150,7 @@ def hold_last_good(run: Run) -> list[str]:
     loaded = load_plan(run.plan)
     store = _store(loaded)
     held: list[str] = []
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         for source in loaded.plan.sources:
             latest = store.latest(source, state="valid") if store else None
             if store is None or latest is None:
@@ -183,7 +170,7 @@ def hold_last_good(run: Run) -> list[str]:
 def plan_campaigns(run: Run, scope: Sequence[int]) -> list[PlanLine]:
     """Say per campaign what is due, what this provider allows, and what happens if nothing is done."""
     loaded = load_plan(run.plan)
-    with _connected(loaded, run.provider) as provider, _journal(loaded) as journal:
+    with open_provider(loaded, run.provider) as provider, open_journal(loaded) as journal:
         calendar: Calendar = read_calendar(loaded, run.provider, provider, _store(loaded))
         lines = plan_table(
             calendar.sendings,
@@ -234,14 +221,18 @@ def await_approval(
 def stop_campaigns(run: Run, agreed: Agreed) -> int:
     """Stop every campaign that was agreed to, each once, under the incident's lease; return how many stand still.
 
+    A stop that an earlier run asked for and did not live to write down is read back first: its campaign may stand
+    still already, and is in no plan then.
+
     Raises:
         LeaseHeld: another run acts on this incident.
         ProvidersError: the provider did not answer; the next run goes on from the journal.
     """
-    if not agreed.lines:
-        return 0
     loaded = load_plan(run.plan)
-    with _connected(loaded, run.provider) as provider, _journal(loaded) as journal:
+    with open_provider(loaded, run.provider) as provider, open_journal(loaded) as journal:
+        left_open = [one for one in journal.actions(run.incident) if one.status in ("intended", "unknown")]
+        if not agreed.lines and not left_open:
+            return 0
         probe = provider.health()
         if not probe.ok:
             run.reason = f"the provider does not answer ({probe.detail}); run respond again when it does"
@@ -249,6 +240,7 @@ def stop_campaigns(run: Run, agreed: Agreed) -> int:
             return 0
         lease = journal.lease(run.incident, run.name, LEASE)
         try:
+            settle_stops(journal, run.incident, provider, token=lease.token)
             for line in agreed.lines:
                 found = stop_campaign(journal, run.incident, provider, line, token=lease.token)
                 get_run_logger().info("%s %s: %s", line.action, line.campaign_id, found)
@@ -266,56 +258,22 @@ def stop_campaigns(run: Run, agreed: Agreed) -> int:
 def tell_people(run: Run, lines: Sequence[PlanLine]) -> int:
     """Tell the stakeholders and the audience where it stands, with the time of the next update; return how many.
 
-    A message is named after what it says: a run that is killed and comes again does not tell it twice. A channel that
-    fails is journaled and stops nothing.
+    The news is what was done and what the run waits for. A channel that fails is journaled and stops nothing.
     """
     loaded = load_plan(run.plan)
-    told = 0
-    with _journal(loaded) as journal:
-        incident = journal.incident(run.incident)
-        situation = _situation(loaded, journal, incident, run, lines)
-        for name, who in loaded.plan.stakeholders.items():
-            if situation.severity is not None and situation.severity > who.from_severity:
-                continue
-            promised = next_update_at(journal.clock.now(), who.every_minutes)
-            written = write_update(who.report, situation, next_update_at=promised)
-            message_id = digest_of(["respond", incident.id, name, situation.done, run.reason])
-            said = journal.say(
-                incident.id,
-                stakeholder=name,
-                channel=who.channel,
-                report=who.report,
-                subject=written.subject,
-                body_digest=sha256_hex(written.text.encode()),
-                promised_next_at=promised,
-                message_id=message_id,
-            )
-            if said.status != "intended":
-                continue
-            message = Message(
-                message_id, name, incident.id, written, journal.clock.now(), journal.clock.simulated
-            )
-            try:
-                crash_point("respond.tell:before")
-                open_channel(loaded, who.channel).deliver(message)
-                crash_point("respond.tell:after")
-            except ChannelFailed as error:
-                journal.not_sent(said.id, error.what, status="unknown" if error.outcome_unknown else "failed")
-                get_run_logger().error("%s was not told: %s", name, error)
-            except MailstayError as error:
-                journal.not_sent(said.id, error.what)
-                get_run_logger().error("%s was not told: %s", name, error)
-            else:
-                journal.sent(said.id)
-                told += 1
-    return told
+    with open_journal(loaded) as journal:
+        situation = _situation(loaded, journal, journal.incident(run.incident), run, lines)
+        told = tell(loaded, journal, situation, flow="respond", news=[situation.done, run.reason])
+    for failure in told.failures:
+        get_run_logger().error(failure)
+    return told.taken
 
 
 @task(cache_policy=NO_CACHE)
 def write_ticket(run: Run, lines: Sequence[PlanLine]) -> str:
     """Write the text of a ticket for the provider's support, with the evidence; return the file. Sends nothing."""
     loaded = load_plan(run.plan)
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         situation = _situation(loaded, journal, journal.incident(run.incident), run, lines)
         evidence = tuple(
             f"{entry.at:%Y-%m-%d %H:%M} UTC  {entry.text}"
@@ -340,7 +298,7 @@ def write_ticket(run: Run, lines: Sequence[PlanLine]) -> str:
 @task(cache_policy=NO_CACHE)
 def publish_response(run: Run) -> Responded:
     """Show what came of the run as an artifact, and return it."""
-    with _journal(load_plan(run.plan)) as journal:
+    with open_journal(load_plan(run.plan)) as journal:
         stopping = [one for one in journal.actions(run.incident) if one.kind in ("pause", "unschedule")]
     counts = dict(Counter(str(one.status) for one in stopping))
     state = f"**Held.** {run.reason}" if run.reason else "Nothing is open."
@@ -364,7 +322,7 @@ def publish_response(run: Run) -> Responded:
 
 def _agree(run: Run, lines: Sequence[PlanLine], approval: str, wait_minutes: int) -> Agreed:
     loaded = load_plan(run.plan)
-    with _journal(loaded) as journal:
+    with open_journal(loaded) as journal:
         found = agree(
             journal,
             run.incident,
@@ -389,7 +347,7 @@ def _ask_on_the_form(run: Run, lines: Sequence[PlanLine], approval_id: int, seco
         waited = 0.0
         while not stop.wait(_ANSWER_POLL_SECONDS):
             waited += _ANSWER_POLL_SECONDS
-            with _journal(load_plan(run.plan)) as journal:
+            with open_journal(load_plan(run.plan)) as journal:
                 answered = journal.approval(approval_id).status != "awaiting"
             if answered or waited >= seconds:
                 resume_flow_run(number, run_input={"decision": "hold", "name": ""})
@@ -409,7 +367,7 @@ def _ask_on_the_form(run: Run, lines: Sequence[PlanLine], approval_id: int, seco
     if answer.decision == "hold":
         return
     decision: Literal["approved", "rejected"] = "approved" if answer.decision == "approve" else "rejected"
-    with _journal(load_plan(run.plan)) as journal:
+    with open_journal(load_plan(run.plan)) as journal:
         try:
             journal.answer_approval(
                 approval_id, decision, answer.name or "unnamed, through the form", False, "ui"
@@ -427,11 +385,6 @@ def _situation(
     loaded: LoadedPlan, journal: Journal, incident: Incident, run: Run, lines: Sequence[PlanLine]
 ) -> Situation:
     actions = {one.target: one for one in journal.actions(incident.id) if one.kind in ("pause", "unschedule")}
-    severity = [
-        int(entry.data["level"])
-        for entry in journal.timeline(incident.id)
-        if entry.kind == "severity" and "level" in entry.data
-    ]
     stopped = [one for one in actions.values() if one.status == "done"]
     standing = {"done": "stopped", "unknown": "outcome unknown", "failed": "not held yet"}
     currency = loaded.plan.report.currency
@@ -440,7 +393,7 @@ def _situation(
         incident_id=incident.id,
         provider=incident.provider,
         state=incident.state,
-        severity=severity[-1] if severity else None,
+        severity=journal.severity(incident.id),
         summary=incident.summary,
         cause_class=incident.cause_class,
         impact_started_at=incident.timestamps.get("impact_started_at"),
@@ -477,29 +430,6 @@ def _store(loaded: LoadedPlan) -> Store | None:
         return open_plan_store(loaded)
     except StoreError:
         return None
-
-
-@contextmanager
-def _connected(loaded: LoadedPlan, name: str) -> Iterator[Provider]:
-    settings = loaded.provider(name)
-    used_by = f"{loaded.path}: providers.{name}"
-    provider = connect_provider(
-        name,
-        settings,
-        secret(settings.user_env, used_by),
-        secret(settings.token_env, used_by),
-        open_clock(loaded.clock_spec()),
-    )
-    try:
-        yield provider
-    finally:
-        provider.close()
-
-
-@contextmanager
-def _journal(loaded: LoadedPlan) -> Iterator[Journal]:
-    with Journal.open(loaded.journal_url(), open_clock(loaded.clock_spec())) as journal:
-        yield journal
 
 
 def _moment(text: str) -> datetime | None:

@@ -69,7 +69,7 @@ class Bench:
 
     # Setting up
 
-    def write_plan(self, *, messages_per_minute: int = 60, **changes: Any) -> None:
+    def write_plan(self, *, messages_per_minute: int = 60, seed: bool = False, **changes: Any) -> None:
         plan: dict[str, Any] = {
             "version": 1,
             "name": "Bench",
@@ -87,6 +87,7 @@ class Bench:
                     "messages_per_minute": messages_per_minute,
                     "timeout_seconds": 20,
                 }
+                | ({"seed_mailbox_url": self.sink.seed_url, "seed_address_env": "BENCH_SEED"} if seed else {})
             },
             "detection": {"clear_after": 2, "stalled_minutes": 5},
             "lateness": {
@@ -151,14 +152,15 @@ class Bench:
                 TEMPLATES.insert(),
                 [
                     {
-                        "id": 1,
-                        "name": "Plain",
-                        "type": "campaign",
+                        "id": number,
+                        "name": name,
+                        "type": kind,
                         "subject": "",
                         "body": "x",
-                        "is_default": True,
+                        "is_default": kind == "campaign",
                         **times,
                     }
+                    for number, name, kind in [(1, "Plain", "campaign"), (2, "Seed", "tx")]
                 ],
             )
         engine.dispose()

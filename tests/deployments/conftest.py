@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -188,9 +189,7 @@ def worker(
         try:
             yield log
         finally:
-            process.terminate()
-            try:
-                process.wait(20)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            os.killpg(
+                process.pid, signal.SIGKILL
+            )  # with its runs; asked politely it takes more than 20 seconds
+            process.wait()

@@ -87,6 +87,45 @@ def test_a_green_status_page_does_not_make_a_dead_provider_restored(bench, prefe
         assert "mitigated_at" not in journal.timestamps(incident)
 
 
+def test_a_provider_that_takes_mail_and_does_not_deliver_it_is_not_back(
+    bench, prefect_server, monkeypatch
+) -> None:
+    monkeypatch.setenv("BENCH_SEED", "c1@shop.example")
+    bench.write_plan(seed=True)
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    bench.esp.fault("accept_but_not_deliver")
+    held = run(bench, approval="policy")
+    assert held.state == "held"
+    assert "did not arrive" in held.reason
+    assert bench.mailed()[number] == []
+    bench.esp.clear("accept_but_not_deliver")
+    bench.clock.advance(HOUR)
+    done = run(bench, approval="policy")
+    assert done.state == "resolved"
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        assert any("a seed message arrived" in one.text for one in journal.timeline(incident))
+
+
+def test_a_second_run_keeps_the_time_at_which_the_provider_was_first_measured_to_be_back(
+    bench, prefect_server
+) -> None:
+    incident = bench.respond(bench.campaign("News", at=HOUR))
+    bench.clock.advance(2 * HOUR)
+    assert run(bench, approval="ask").state == "held"
+    first = bench.clock.now()
+    bench.clock.advance(2 * HOUR)
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        [approval] = journal.approvals(incident)
+        journal.answer_approval(approval.id, "approved", "Ada", False, "cli")
+        journal.put_on_hold(incident, "awaiting_vendor", "desk", "a ticket is open")
+    assert run(bench, approval="ask").state == "resolved"
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        assert journal.timestamps(incident)["mitigated_at"] <= first
+        assert journal.incident(incident).on_hold == ""
+
+
 def test_a_campaign_the_plan_asks_about_waits_for_a_person_even_under_the_policy(
     bench, prefect_server
 ) -> None:

@@ -49,7 +49,8 @@ def coverage(simulate, seeds):
     )
 
 
-def test_the_interval_covers_the_true_net_loss_on_twenty_five_worlds(simulate):
+def test_the_interval_covers_the_true_net_loss_on_twenty_five_worlds(simulate, record_property):
+    record_property("cases", 25)
     covered, _, plain, _, _ = coverage(simulate, range(25))
     assert covered[0.95] >= 0.84  # 21 of 25: below it a calibrated interval falls once in 150 runs
     assert 0.5 <= covered[0.80] <= 1.0
@@ -58,7 +59,10 @@ def test_the_interval_covers_the_true_net_loss_on_twenty_five_worlds(simulate):
 
 
 @pytest.mark.slow
-def test_the_interval_covers_the_true_net_loss_as_often_as_it_says_over_two_hundred_worlds(simulate, capsys):
+def test_the_interval_covers_the_true_net_loss_as_often_as_it_says_over_two_hundred_worlds(
+    simulate, capsys, record_property
+):
+    record_property("cases", 200)
     covered, width, plain, bias, error = coverage(simulate, range(200))
     with capsys.disabled():
         print(

@@ -377,3 +377,22 @@ def test_a_journal_of_a_newer_version_is_refused(url: str, clock: DrivenClock) -
         connection.execute(sa.text("UPDATE journal_version SET version_num = '9999'"))
     with pytest.raises(JournalError, match="of version 9999, which this Mailstay does not know"):
         Journal.open(url, clock)
+
+
+def test_of_two_claims_of_one_value_the_first_gets_it(journal: Journal) -> None:
+    assert journal.claim_state("notice/1", {"status": "intended"}, over=("failed",))
+    assert not journal.claim_state("notice/1", {"status": "intended"}, over=("failed",))
+    journal.put_state("notice/1", {"status": "failed"})
+    assert journal.claim_state("notice/1", {"status": "intended"}, over=("failed",))
+    assert journal.get_state("notice/1") == {"status": "intended"}
+
+
+def test_the_severity_is_the_one_that_was_recorded_last(journal: Journal) -> None:
+    one = journal.declare(
+        "esp", cause_class="unknown", summary="s", detected_at=journal.clock.now(), declared_by="x"
+    )
+    assert journal.severity(one.id) is None
+    for level in (3, 1, 2):
+        journal.note(one.id, "severity", f"SEV-{level}", {"level": level})
+    journal.note(one.id, "detector", "a look", {"level": 5})
+    assert journal.severity(one.id) == 2

@@ -201,7 +201,11 @@ class JournalMachine(RuleBasedStateMachine):
         )
 
 
-def _run(machine: type[JournalMachine], examples: int) -> None:
+Record = Callable[[str, object], None]
+
+
+def _run(machine: type[JournalMachine], examples: int, record: Record) -> None:
+    record("cases", examples)
     run_state_machine_as_test(
         machine,
         settings=settings(
@@ -213,18 +217,20 @@ def _run(machine: type[JournalMachine], examples: int) -> None:
     )
 
 
-def test_random_histories_on_sqlite_agree_with_the_model() -> None:
-    _run(JournalMachine, 15)
+def test_random_histories_on_sqlite_agree_with_the_model(record_property: Record) -> None:
+    _run(JournalMachine, 15, record_property)
 
 
 @pytest.mark.slow
-def test_many_random_histories_on_sqlite_agree_with_the_model() -> None:
-    _run(JournalMachine, 500)
+def test_many_random_histories_on_sqlite_agree_with_the_model(record_property: Record) -> None:
+    _run(JournalMachine, 500, record_property)
 
 
 @pytest.mark.integration
-def test_random_histories_on_postgresql_agree_with_the_model(new_database: Callable[[], str]) -> None:
+def test_random_histories_on_postgresql_agree_with_the_model(
+    new_database: Callable[[], str], record_property: Record
+) -> None:
     class OnPostgres(JournalMachine):
         new_url = staticmethod(lambda _folder: new_database())
 
-    _run(OnPostgres, 5)
+    _run(OnPostgres, 5, record_property)

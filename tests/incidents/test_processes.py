@@ -90,3 +90,25 @@ def test_a_writer_killed_between_facts_leaves_a_journal_that_opens_and_goes_on(
         }
         assert action.is_new is (point not in expected)
         assert action.status == expected.get(point, "intended")
+
+
+_CLAIM = """
+import sys, time, pathlib
+from tasks.core import DrivenClock
+from tasks.incidents import Journal
+j = Journal.open(sys.argv[1], DrivenClock(sys.argv[2]))
+while not pathlib.Path(sys.argv[3]).exists(): time.sleep(0.001)
+print(sum(j.claim_state(f"notice/{n}", {"status": "intended"}, over=()) for n in range(50)))
+"""
+
+
+@pytest.mark.kill
+def test_processes_that_claim_at_once_share_out_the_claims(
+    any_url: str, clock: DrivenClock, tmp_path: Path
+) -> None:
+    Journal.open(any_url, clock).close()
+    gate = tmp_path / "gate"
+    command = [sys.executable, "-c", _CLAIM, any_url, str(clock.path), str(gate)]
+    runs = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True) for _ in range(3)]
+    gate.touch()
+    assert sum(int(run.communicate(timeout=120)[0]) for run in runs) == 50

@@ -46,6 +46,9 @@ def prove_stopped(bench) -> None:
     provider.close()
     with Journal.open(bench.journal_url, bench.clock) as journal:
         assert len(journal.incidents()) == 1
+        assert not [
+            one.key for one in journal.actions(bench.incident) if one.status in ("intended", "unknown")
+        ]
 
 
 @pytest.mark.parametrize("points", SAMPLE, ids=lambda points: "+".join(points))

@@ -1,0 +1,136 @@
+"""Telling the plan's stakeholders where an incident stands: once per piece of news, written down before it goes."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Literal, Protocol
+
+from tasks.comms.cadence import next_update_at
+from tasks.comms.channels import Message, open_channel
+from tasks.comms.errors import ChannelFailed
+from tasks.comms.writing import Situation, write_update
+from tasks.core import MailstayError, crash_point, digest_of, sha256_hex
+from tasks.plan import LoadedPlan
+
+
+class Said(Protocol):
+    """A message as the register has it."""
+
+    @property
+    def id(self) -> int:
+        """Its number in the register."""
+
+    @property
+    def message_id(self) -> str:
+        """Its name for ever."""
+
+    @property
+    def status(self) -> str:
+        """`intended` until the channel took it, refused it, or did not say."""
+
+
+class Register(Protocol):
+    """What telling needs of the journal: every message is in it before it goes out, and what became of it after."""
+
+    def say(
+        self,
+        incident_id: str,
+        *,
+        stakeholder: str,
+        channel: str,
+        report: str,
+        subject: str,
+        body_digest: str,
+        promised_next_at: datetime | None,
+        message_id: str | None = None,
+    ) -> Said:
+        """Write down a message before it is sent; the same `message_id` returns it as it stands."""
+
+    def communications(self, incident_id: str) -> Sequence[Said]:
+        """Return what was written down for the incident so far."""
+
+    def sent(self, communication_id: int) -> object:
+        """Record that the channel took it."""
+
+    def not_sent(
+        self, communication_id: int, error: str, *, status: Literal["failed", "unknown"] = "failed"
+    ) -> object:
+        """Record that the channel refused it, or did not say whether it took it."""
+
+
+@dataclass(frozen=True)
+class Telling:
+    """What came of telling: how many messages were taken, and one sentence per stakeholder who was not reached."""
+
+    taken: int
+    failures: tuple[str, ...]
+
+
+def tell(
+    plan: LoadedPlan,
+    register: Register,
+    situation: Situation,
+    *,
+    flow: str,
+    news: Sequence[object],
+    reports: Collection[str] = ("tactical", "executive", "audience"),
+) -> Telling:
+    """Tell every stakeholder whom the plan names for this severity, in the form that the plan names for them.
+
+    A message is named after the flow, the incident, the stakeholder and its news: a run that is killed and comes again
+    does not tell it twice. One whose hand-over was cut short is given again only to a channel that takes the same
+    message once; elsewhere its outcome is unknown and stays so. A channel that fails is journaled and stops nothing:
+    the incident matters more than the message.
+
+    Args:
+        plan: says who is told what, through which channel and how often.
+        register: the journal.
+        situation: what is known. A severity that is not known reaches everybody.
+        flow: the flow that tells; part of the name.
+        news: what the message is about, as plain values: the same news is told once.
+        reports: the forms that are sent now; stakeholders with another form hear nothing.
+    """
+    taken, failures = 0, []
+    begun = {said.message_id for said in register.communications(situation.incident_id)}
+    for name, who in plan.plan.stakeholders.items():
+        if who.report not in reports:
+            continue
+        if situation.severity is not None and situation.severity > who.from_severity:
+            continue
+        promised = None if situation.over else next_update_at(situation.as_of, who.every_minutes)
+        written = write_update(who.report, situation, next_update_at=promised)
+        message_id = digest_of([flow, situation.incident_id, name, *news])
+        said = register.say(
+            situation.incident_id,
+            stakeholder=name,
+            channel=who.channel,
+            report=who.report,
+            subject=written.subject,
+            body_digest=sha256_hex(written.text.encode()),
+            promised_next_at=promised,
+            message_id=message_id,
+        )
+        if said.status != "intended":
+            continue
+        message = Message(
+            message_id, name, situation.incident_id, written, situation.as_of, situation.simulated
+        )
+        try:
+            channel = open_channel(plan, who.channel)
+            if message_id in begun and not channel.takes_once:
+                raise ChannelFailed(
+                    "The hand-over was cut short; nobody knows whether it arrived", outcome_unknown=True
+                )
+            crash_point(f"{flow}.tell:before")
+            channel.deliver(message)
+            crash_point(f"{flow}.tell:after")
+        except MailstayError as error:
+            unknown = isinstance(error, ChannelFailed) and error.outcome_unknown
+            register.not_sent(said.id, error.what, status="unknown" if unknown else "failed")
+            failures.append(f"{name} was not told: {error}")
+        else:
+            register.sent(said.id)
+            taken += 1
+    return Telling(taken, tuple(failures))
