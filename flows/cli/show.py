@@ -179,6 +179,23 @@ def demo_end(result: Any) -> None:
     out.print(f"Done in {result.seconds:.0f} s.")
 
 
+def restored(result: Any) -> None:
+    """Show what a restore brought back, and what it did not."""
+    table(
+        ["table", "rows", "unable to send", "seconds", "not brought back"],
+        [
+            [one.name, f"{one.rows:,}", one.disarmed or "", f"{one.seconds:.1f}", "; ".join(one.lost)]
+            for one in result.tables
+        ],
+        numbers=("rows", "unable to send", "seconds"),
+    )
+    out.print(
+        f"{result.snapshot_id} ({result.state}): {result.rows:,} rows in {result.seconds:.1f} s; "
+        "every table reads back as it was saved.",
+        markup=False,
+    )
+
+
 def backups(taken: Sequence[Any]) -> None:
     """Print what a backup took."""
     table(

@@ -6,6 +6,7 @@ once. Whatever is not JSON of the API itself is refused, for an error page with 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
@@ -216,4 +217,5 @@ def _message(answer: httpx.Response) -> str:
 
 
 def _short(error: Exception) -> str:
-    return mask_addresses(str(error))[:120] or type(error).__name__
+    text = re.sub(r"^\[Errno -?\d+\] ", "", mask_addresses(str(error)))[:120]
+    return text[:1].lower() + text[1:] if text else type(error).__name__

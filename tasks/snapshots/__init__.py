@@ -15,6 +15,7 @@ from tasks.snapshots.models import (
     split_name,
 )
 from tasks.snapshots.reading import canonical_views, connect
+from tasks.snapshots.restoring import Restored, RestoredTable, restore
 from tasks.snapshots.signing import (
     SigningKey,
     generate_key,
@@ -35,6 +36,8 @@ __all__ = [
     "Level",
     "Manifest",
     "ObjectRef",
+    "Restored",
+    "RestoredTable",
     "SigningKey",
     "SnapshotError",
     "SnapshotInfo",
@@ -54,6 +57,7 @@ __all__ = [
     "load_or_create_key",
     "open_store",
     "public_key_hex",
+    "restore",
     "snapshot_name",
     "split_name",
     "take_snapshot",

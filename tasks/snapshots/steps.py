@@ -1,21 +1,23 @@
-"""The Prefect tasks of `backup`: one coarse task per source; tables are streamed inside it."""
+"""The Prefect tasks of `backup` and `restore`: one coarse task per source; tables are streamed inside it."""
 
 from __future__ import annotations
 
 import os
+import re
 from dataclasses import dataclass
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from tasks.core import SystemClock, UsageError, current_progress, open_clock, plural
-from tasks.plan import LoadedPlan, load_plan
-from tasks.snapshots.errors import Damaged
-from tasks.snapshots.models import Manifest
+from tasks.plan import LoadedPlan, load_plan, secret
+from tasks.snapshots.errors import Damaged, SnapshotError
+from tasks.snapshots.models import Manifest, split_name
+from tasks.snapshots.restoring import Restored, restore
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import take_snapshot
 from tasks.snapshots.verifying import VerifyReport, verify
-from tasks.sources import open_source
+from tasks.sources import open_source, open_target
 
 
 @dataclass(frozen=True)
@@ -116,6 +118,110 @@ def refuse_damaged(taken: list[BackedUp]) -> None:
             f"Not every byte could be read back: {', '.join(damaged)}",
             fix="`mailstay snapshots verify` names the objects; check the disk, then run the backup again",
         )
+
+
+@task
+def choose_snapshot(plan: str, source: str, snapshot: str) -> str:
+    """Return the snapshot to restore: the one that is named, or the newest that is `valid`.
+
+    Raises:
+        SnapshotError: the source has no valid snapshot.
+    """
+    loaded = load_plan(plan)
+    loaded.source_url(source)
+    store = open_plan_store(loaded)
+    if snapshot != "latest":
+        store.manifest(snapshot)
+        return snapshot
+    newest = store.latest(source, state="valid")
+    if newest is None:
+        raise SnapshotError(
+            f"There is no valid snapshot of {source}",
+            where=store.url,
+            fix="run validate, or name a snapshot and say that it may be unproven",
+        )
+    return newest.snapshot_id
+
+
+@task(task_run_name="restore-{snapshot}")
+def restore_snapshot(plan: str, snapshot: str, into: str, tables: list[str], unproven: bool) -> Restored:
+    """Write the snapshot's tables into an empty database, read them back, and keep them only if they are equal."""
+    loaded = load_plan(plan)
+    source, _ = split_name(snapshot)
+    settings = loaded.plan.sources.get(source)
+    target = open_target(target_url(into, loaded), schema=settings.db_schema if settings else None)
+    restored = restore(
+        open_plan_store(loaded),
+        snapshot,
+        target,
+        clock=open_clock(loaded.clock_spec()),
+        mapping=settings.mapping if settings else None,
+        tables=tables,
+        unproven=unproven,
+        progress=current_progress(),
+    )
+    if restored.state != "valid":
+        get_run_logger().warning("%s is %s: it was restored because you said so", snapshot, restored.state)
+    for table in restored.tables:
+        if table.disarmed:
+            get_run_logger().warning(
+                "%s of %s came back unable to send", plural(table.disarmed, "row"), table.name
+            )
+        for lost in table.lost:
+            get_run_logger().warning("Not brought back with %s: %s", table.name, lost)
+    get_run_logger().info(
+        "Restored %s: %s in %s, each equal, %.1f s",
+        snapshot,
+        plural(restored.rows, "row"),
+        plural(len(restored.tables), "table"),
+        restored.seconds,
+    )
+    return restored
+
+
+@task
+def publish_restore(restored: Restored) -> None:
+    """Show what was restored as a Prefect artifact."""
+    lines = [
+        f"# {restored.snapshot_id} restored",
+        "",
+        f"{restored.rows:,} rows in {restored.seconds:.1f} s; every table reads back as the snapshot has it.",
+        "",
+        "| table | rows | unable to send | seconds | not brought back |",
+        "| --- | --: | --: | --: | --- |",
+    ]
+    lines += [
+        f"| {one.name} | {one.rows:,} | {one.disarmed or ''} | {one.seconds:.1f} | {'; '.join(one.lost)} |"
+        for one in restored.tables
+    ]
+    create_markdown_artifact(
+        key="restore", markdown="\n".join(lines), description="What was restored, compared"
+    )
+
+
+def target_url(into: str, loaded: LoadedPlan) -> str:
+    """Return the database URL that `into` is, or that the environment variable `env:NAME` holds.
+
+    Raises:
+        UsageError: `into` holds a password (it would be kept with the run), or is one of the plan's own sources.
+        PlanError: the variable is not set.
+    """
+    if into.startswith("env:"):
+        url = secret(into.removeprefix("env:"), "the database to restore into")
+    else:
+        url = into
+        if re.search(r"://[^/@]*:[^/@]+@", url):
+            raise UsageError(
+                "The URL of the database holds a password, which would be kept with the run",
+                fix="put the URL into an environment variable and write env:NAME",
+            )
+    if url in [loaded.source_url(name) for name in loaded.plan.sources]:
+        raise UsageError(
+            "That is a source of the plan itself",
+            where=str(loaded.path),
+            fix="restore into an empty database beside it, look at it, then switch over",
+        )
+    return url
 
 
 def open_plan_store(loaded: LoadedPlan, *, create: bool = False) -> Store:

@@ -1,9 +1,11 @@
-"""Reading SQL databases as Arrow batches: one consistent point in time, every type exact or its cast recorded."""
+"""SQL databases as Arrow batches, read from one consistent point and written back: exact, or its cast is kept."""
 
 from tasks.sources.errors import SourceError, ValueDoesNotFit
 from tasks.sources.facts import CASTS, ColumnFacts, ForeignKey, TableFacts
-from tasks.sources.opening import open_source
+from tasks.sources.opening import open_source, open_target
+from tasks.sources.porting import portable
 from tasks.sources.reading import BATCH_ROWS, Source, SourceReader
+from tasks.sources.target import Target, TargetWriter
 
 __all__ = [
     "BATCH_ROWS",
@@ -14,6 +16,10 @@ __all__ = [
     "SourceError",
     "SourceReader",
     "TableFacts",
+    "Target",
+    "TargetWriter",
     "ValueDoesNotFit",
     "open_source",
+    "open_target",
+    "portable",
 ]

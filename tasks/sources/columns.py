@@ -99,19 +99,58 @@ def text(values: Values) -> pa.Array:
     return _array(values, pa.string())
 
 
-def temporal_from_text(kind: pa.DataType) -> Callable[[Values], pa.Array]:
-    """Return the conversion of ISO 8601 text into the date or timestamp type `kind`."""
-    return lambda values: _cast(text(values), kind)
+def time_forms(sample: str) -> list[str]:
+    """Return the written forms that `sample`, a date, time or timestamp, may stand for, the strictest first.
+
+    `[.ffffff]` is a fraction that is written only where it is not zero, as Python's `isoformat` does.
+    """
+    day, clock = "YYYY-MM-DD", "HH:MM:SS"
+    if re.fullmatch(r"\d{4}-\d\d-\d\d", sample):
+        return [day]
+    found = re.fullmatch(r"(\d{4}-\d\d-\d\d([ T]))?\d\d:\d\d:\d\d(\.\d{6})?", sample)
+    if found is None:
+        return []
+    head = f"{day}{found[2]}{clock}" if found[1] else clock
+    if found[3] is None:
+        return [f"{head}[.ffffff]"]
+    return [f"{head}.ffffff"] + ([f"{head}[.ffffff]"] if found[3].strip(".0") else [])
 
 
-def time_from_text(values: Values) -> pa.Array:
-    """Turn `HH:MM:SS[.ffffff]` into times of day."""
-    _require(values, {str, type(None)})
-    try:
-        times = [None if one is None else _time(one) for one in values]
-    except ValueError:
-        raise Unfit from None
-    return pa.array(times, pa.time64("us"))
+def temporal_from_text(kind: pa.DataType, form: str) -> Callable[[Values], pa.Array]:
+    """Return the conversion of text into the date, time or timestamp type `kind`.
+
+    A value does not fit unless `form` writes it back exactly as it was: a restore must not change its spelling.
+    """
+
+    def convert(values: Values) -> pa.Array:
+        spelled = text(values)
+        if pa.types.is_time(kind):
+            try:
+                times = [None if one is None else time.fromisoformat(one) for one in values]
+            except ValueError:
+                raise Unfit from None
+            array = pa.array(times, kind)
+        else:
+            array = _cast(spelled, kind)
+        if not time_text(array, form).equals(spelled):
+            raise Unfit
+        return array
+
+    return convert
+
+
+def time_text(array: pa.Array, form: str) -> pa.Array:
+    """Return the dates, times or timestamps of `array` as text in `form`."""
+    if pa.types.is_date(array.type):
+        return pc.cast(array, pa.string())
+    second = pa.time32("s") if pa.types.is_time(array.type) else pa.timestamp("s")
+    whole = pc.cast(array, second, safe=False)
+    long, short = pc.cast(array, pa.string()), pc.cast(whole, pa.string())
+    if form.endswith("[.ffffff]"):
+        spelled = pc.if_else(pc.equal(pc.cast(whole, array.type), array), short, long)
+    else:
+        spelled = long if form.endswith(".ffffff") else short
+    return pc.replace_substring(spelled, " ", "T") if "T" in form else spelled
 
 
 def canonical_json_text(values: Values) -> pa.Array:
@@ -153,12 +192,6 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pc.cast(array, kind)
     except pa.ArrowInvalid:
         raise Unfit from None
-
-
-def _time(value: str) -> time:
-    if not re.fullmatch(r"\d\d:\d\d(:\d\d(\.\d{1,6})?)?", value):
-        raise ValueError
-    return time.fromisoformat(value)
 
 
 class _Digits:

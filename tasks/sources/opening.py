@@ -1,4 +1,4 @@
-"""Choosing the reader for a database URL."""
+"""Choosing the reader or the writer for a database URL."""
 
 from __future__ import annotations
 
@@ -8,8 +8,11 @@ import sqlalchemy as sa
 
 from tasks.core import UsageError
 from tasks.sources.postgresql import PostgresqlSource
+from tasks.sources.postgresql_target import PostgresqlTarget
 from tasks.sources.reading import Source
 from tasks.sources.sqlite import SqliteSource
+from tasks.sources.sqlite_target import SqliteTarget
+from tasks.sources.target import Target
 
 
 def open_source(
@@ -32,14 +35,7 @@ def open_source(
     Raises:
         UsageError: the URL cannot be read, or names a kind of database that Mailstay does not read.
     """
-    try:
-        parsed = sa.make_url(url)
-    except sa.exc.ArgumentError:
-        raise UsageError(
-            "The database URL cannot be read",
-            where=f"source {name}",
-            fix="write sqlite:///path or postgresql://…",
-        ) from None
+    parsed = _parsed(url, f"source {name}")
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return SqliteSource(name, parsed, tuple(tables), tuple(exclude))
@@ -48,3 +44,32 @@ def open_source(
     raise UsageError(
         f"Mailstay does not read {backend} databases", where=f"source {name}", fix="use SQLite or PostgreSQL"
     )
+
+
+def open_target(url: str, *, schema: str | None = None) -> Target:
+    """Return the database at the SQLAlchemy `url` as something that tables can be written to.
+
+    Args:
+        url: `sqlite:///path` (the file may be new) or `postgresql://user@host/database`.
+        schema: the PostgreSQL schema to write to, made if it is not there; by default the first of the search path.
+
+    Raises:
+        UsageError: the URL cannot be read, or names a kind of database that Mailstay does not write.
+    """
+    parsed = _parsed(url, "the database to restore into")
+    if parsed.get_backend_name() == "sqlite":
+        return SqliteTarget(parsed)
+    if parsed.get_backend_name() == "postgresql":
+        return PostgresqlTarget(parsed, schema)
+    raise UsageError(
+        f"Mailstay does not write {parsed.get_backend_name()} databases", fix="use SQLite or PostgreSQL"
+    )
+
+
+def _parsed(url: str, where: str) -> sa.URL:
+    try:
+        return sa.make_url(url)
+    except sa.exc.ArgumentError:
+        raise UsageError(
+            "The database URL cannot be read", where=where, fix="write sqlite:///path or postgresql://…"
+        ) from None

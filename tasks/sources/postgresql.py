@@ -20,11 +20,12 @@ from tasks.sources import columns as make
 from tasks.sources.columns import Column
 from tasks.sources.errors import SourceError
 from tasks.sources.facts import ColumnFacts, ForeignKey, TableFacts
+from tasks.sources.postgresql_ddl import building
 from tasks.sources.reading import Cursor, SourceReader, Table, chosen, quoted
 
 # Text output must not depend on the role's or the server's settings. With row_security off a role that row level
 # security would show only a part of a table gets an error (as in pg_dump), not a silent part.
-_SETTINGS = {
+SETTINGS = {
     "TimeZone": "UTC",
     "DateStyle": "ISO, YMD",
     "IntervalStyle": "postgres",
@@ -65,12 +66,12 @@ class PostgresqlSource:
         try:
             with engine.connect() as connection:
                 raw: Any = connection.connection.dbapi_connection
-                schema = self._schema(raw)
+                schema = schema_of(raw, self.schema, where)
                 names = chosen(_names(raw, schema), self.only, self.exclude, where)
                 raw.rollback()
                 raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
                 raw.read_only = True
-                for setting, value in _SETTINGS.items():
+                for setting, value in SETTINGS.items():
                     raw.execute(f"SET LOCAL {setting} TO '{value}'")
                 if names:
                     # Before the first SELECT: it is that SELECT which fixes the point in time, and a TRUNCATE
@@ -78,30 +79,15 @@ class PostgresqlSource:
                     listed = ", ".join(f"{quoted(schema)}.{quoted(name)}" for name in names)
                     raw.execute(f"LOCK TABLE {listed} IN ACCESS SHARE MODE")
                 consistency = _consistency(raw, clock)
-                tables = {name: _described(raw, schema, name) for name in names}
+                tables = {name: described(raw, schema, name) for name in names}
                 try:
                     yield PostgresqlReader(raw, schema, consistency, tables)
                 finally:
                     raw.rollback()
         except (psycopg.Error, sa.exc.DBAPIError) as error:
-            raise SourceError(f"PostgreSQL could not be read: {_reason(error)}", where=where) from None
+            raise SourceError(f"PostgreSQL could not be read: {reason(error)}", where=where) from None
         finally:
             engine.dispose()
-
-    def _schema(self, raw: Any) -> str:
-        if self.schema is not None:
-            found = raw.execute(
-                "SELECT nspname FROM pg_namespace WHERE nspname = %s", (self.schema,)
-            ).fetchone()
-        else:
-            found = raw.execute("SELECT current_schema()").fetchone()
-        if found is None or found[0] is None:
-            raise SourceError(
-                f"There is no schema {self.schema or 'in the search path'!r}",
-                where=f"source {self.name}",
-                fix="correct `schema` in the plan",
-            )
-        return str(found[0])
 
 
 class PostgresqlReader(SourceReader):
@@ -168,6 +154,25 @@ class PostgresqlReader(SourceReader):
         return _as_text(column.facts)
 
 
+def schema_of(raw: Any, wanted: str | None, where: str) -> str:
+    """Return the schema `wanted`, or without one the first of the role's search path.
+
+    Raises:
+        SourceError: there is none.
+    """
+    if wanted is not None:
+        found = raw.execute("SELECT nspname FROM pg_namespace WHERE nspname = %s", (wanted,)).fetchone()
+    else:
+        found = raw.execute("SELECT current_schema()").fetchone()
+    if found is None or found[0] is None:
+        raise SourceError(
+            f"There is no schema {wanted or 'in the search path'!r}",
+            where=where,
+            fix="correct `schema` in the plan",
+        )
+    return str(found[0])
+
+
 def _consistency(raw: Any, clock: Clock) -> dict[str, str]:
     recovering = raw.execute("SELECT pg_is_in_recovery()").fetchone()[0]
     lsn = "pg_last_wal_replay_lsn()" if recovering else "pg_current_wal_lsn()"
@@ -184,10 +189,11 @@ def _names(raw: Any, schema: str) -> list[str]:
     return [row[0] for row in raw.execute(query, (schema,)).fetchall()]
 
 
-def _described(raw: Any, schema: str, name: str) -> Table:
+def described(raw: Any, schema: str, name: str) -> Table:
+    """Return the table `name` with how each of its columns is read."""
     row = raw.execute(
         """
-        SELECT c.oid, c.relkind = 'p', pg_catalog.pg_get_partkeydef(c.oid)
+        SELECT c.oid, c.relkind = 'p'
         FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
         WHERE n.nspname = %s AND c.relname = %s
         """,
@@ -197,7 +203,7 @@ def _described(raw: Any, schema: str, name: str) -> Table:
         raise SourceError(
             "The table was dropped while the backup began", where=name, fix="run the backup again"
         )
-    oid, partitioned, partition_key = row
+    oid, partitioned = row
     # A domain is read as the type it is over, and recorded under its own name.
     rows = raw.execute(
         """
@@ -209,70 +215,51 @@ def _described(raw: Any, schema: str, name: str) -> Table:
             WHERE t.typtype = 'd'
         )
         SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-               format_type(b.typid, b.typmod), pg_get_expr(d.adbin, d.adrelid), a.attgenerated, a.attidentity
+               format_type(b.typid, b.typmod), a.attgenerated <> ''
         FROM pg_attribute a
         JOIN base b ON b.attnum = a.attnum
         JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
-        LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
         WHERE a.attrelid = %(oid)s ORDER BY a.attnum
         """,
         {"oid": oid},
     ).fetchall()
-    table_columns = [
-        _column(column, declared, nullable, base) for column, declared, nullable, base, *_ in rows
-    ]
-    constraints = raw.execute(
+    table_columns = [_column(*row) for row in rows]
+    keys = raw.execute(
         """
-        SELECT conname, contype::text, pg_get_constraintdef(oid), conkey,
-               confrelid, confkey, (SELECT relname FROM pg_class WHERE oid = confrelid)
-        FROM pg_constraint WHERE conrelid = %s AND contype IN ('p', 'u', 'f', 'c', 'x')
-        ORDER BY position(contype::text IN 'pufcx'), conname
+        SELECT contype::text, conkey, confrelid, confkey,
+               (SELECT relname FROM pg_class WHERE oid = confrelid)
+        FROM pg_constraint WHERE conrelid = %s AND contype IN ('p', 'f') ORDER BY contype DESC, conname
         """,
         (oid,),
     ).fetchall()
     own = _numbered(raw, oid)
-    lines = [
-        _column_ddl(column, declared, nullable, default, generated or identity)
-        for column, declared, nullable, _, default, generated, identity in rows
-    ]
     primary: tuple[str, ...] = ()
     foreign = []
-    for constraint, kind, definition, key, other, other_key, references in constraints:
-        lines.append(f"    CONSTRAINT {quoted(constraint)} {definition}")
+    for kind, key, other, other_key, references in keys:
+        columns = tuple(own[number] for number in key)
         if kind == "p":
-            primary = tuple(own[number] for number in key)
-        elif kind == "f":
+            primary = columns
+        else:
             names = _numbered(raw, other)
-            foreign.append(
-                ForeignKey(
-                    tuple(own[number] for number in key),
-                    references,
-                    tuple(names[number] for number in other_key),
-                )
-            )
-    ddl = f"CREATE TABLE {quoted(schema)}.{quoted(name)} (\n" + ",\n".join(lines) + "\n)\n"
-    if partitioned:
-        ddl += f" PARTITION BY {partition_key}"
-    facts = TableFacts(name, tuple(c.facts for c in table_columns), primary, tuple(foreign), ddl)
+            foreign.append(ForeignKey(columns, references, tuple(names[number] for number in other_key)))
+    built = building(raw, schema, name, oid)
+    facts = TableFacts(
+        name=name,
+        columns=tuple(column.facts for column in table_columns),
+        primary_key=primary,
+        foreign_keys=tuple(foreign),
+        ddl=built.create,
+        before=built.before,
+        keys=built.keys,
+        links=built.links,
+        lost=built.lost,
+    )
     return Table(facts, table_columns, partitioned)
 
 
 def _numbered(raw: Any, oid: int) -> dict[int, str]:
     query = "SELECT attnum, attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0"
     return dict(raw.execute(query, (oid,)).fetchall())
-
-
-def _column_ddl(name: str, declared: str, nullable: bool, default: str | None, made_by: str) -> str:
-    line = f"    {quoted(name)} {declared}"
-    if made_by == "s":
-        line += f" GENERATED ALWAYS AS ({default}) STORED"
-    elif made_by == "v":
-        line += f" GENERATED ALWAYS AS ({default}) VIRTUAL"
-    elif made_by:
-        line += f" GENERATED {'ALWAYS' if made_by == 'a' else 'BY DEFAULT'} AS IDENTITY"
-    elif default is not None:
-        line += f" DEFAULT {default}"
-    return line if nullable else line + " NOT NULL"
 
 
 _NATIVE: dict[str, tuple[pa.DataType, type]] = {
@@ -293,8 +280,8 @@ _NATIVE: dict[str, tuple[pa.DataType, type]] = {
 }
 
 
-def _column(name: str, declared: str, nullable: bool, base: str) -> Column:
-    facts = ColumnFacts(name, declared, nullable)
+def _column(name: str, declared: str, nullable: bool, base: str, generated: bool) -> Column:
+    facts = ColumnFacts(name, declared, nullable, generated=generated)
     kind = re.sub(r"\(.*?\)", "", base).strip()
     if kind in _NATIVE:
         arrow, python = _NATIVE[kind]
@@ -304,7 +291,7 @@ def _column(name: str, declared: str, nullable: bool, base: str) -> Column:
         exact = make.decimal_type(int(size[1]), int(size[2]))
         if exact is not None:
             return Column(facts, f"{quoted(name)}::text", exact, make.decimal_from_text(exact))
-    if kind in ("json", "jsonb"):
+    if kind == "jsonb":
         facts = replace(facts, cast="canonical_json")
         return Column(facts, f"{quoted(name)}::text", pa.string(), make.canonical_json_text)
     return _as_text(facts)
@@ -314,7 +301,7 @@ def _as_text(facts: ColumnFacts) -> Column:
     return Column(replace(facts, cast="text"), f"{quoted(facts.name)}::text", pa.string(), make.text)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the server's own first line, which names no values (those are in DETAIL)."""
     origin = getattr(error, "orig", None) or error
     diagnostic = getattr(origin, "diag", None)

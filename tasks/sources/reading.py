@@ -98,6 +98,12 @@ class SourceReader(ABC):
             raise UsageError(f"A batch of {batch_rows} rows cannot be read", fix="use 1 or more")
         known = self._table(table)
         schema = self.schema(table)
+        if not known.columns and self.row_count(table):
+            raise SourceError(
+                "The table has rows but no column, which no file can hold",
+                where=table,
+                fix="exclude the table in the plan",
+            )
         with closing(self._select(known)) as cursor:
             while rows := self._fetch(known, cursor, batch_rows):
                 values = list(zip(*rows, strict=True))

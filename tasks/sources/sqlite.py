@@ -72,14 +72,14 @@ class SqliteSource:
                     "at": clock.now().isoformat(),
                 }
                 names = chosen(_names(raw), self.only, self.exclude, f"source {self.name}")
-                tables = {name: _described(raw, name) for name in names}
+                tables = {name: described(raw, name) for name in names}
                 try:
                     yield SqliteReader(raw, consistency, tables)
                 finally:
                     raw.execute("ROLLBACK")
         except (sqlite3.Error, sa.exc.DBAPIError) as error:
             raise SourceError(
-                f"SQLite could not be read: {_reason(error)}", where=f"source {self.name}: {path}"
+                f"SQLite could not be read: {reason(error)}", where=f"source {self.name}: {path}"
             ) from None
         finally:
             engine.dispose()
@@ -128,9 +128,13 @@ class SqliteReader(SourceReader):
         if column.facts.cast == "sql_literal":
             return None
         name = quoted(column.facts.name)
+        forms = make.time_forms(_sample(self._connection, table.facts.name, column.facts.name))
+        if column.facts.form in forms[:-1]:
+            return _timed(column, forms[-1])
         if column.facts.cast not in ("text", "bytes") and self._stores(table, column) <= {"text", "null"}:
-            return Column(replace(column.facts, cast="text"), name, pa.string(), make.text)
-        return Column(replace(column.facts, cast="sql_literal"), name, pa.string(), make.sql_literal)
+            return Column(replace(column.facts, cast="text", form=None), name, pa.string(), make.text)
+        facts = replace(column.facts, cast="sql_literal", form=None)
+        return Column(facts, name, pa.string(), make.sql_literal)
 
     def _stores(self, table: Table, column: Column) -> set[str]:
         query = f"SELECT DISTINCT typeof({quoted(column.facts.name)}) FROM {quoted(table.facts.name)}"  # noqa: S608
@@ -154,7 +158,7 @@ class SqliteReader(SourceReader):
                 fix="correct the values, or exclude the table in the plan",
             )
         select = f"CAST({quoted(column.facts.name)} AS BLOB)"
-        facts = replace(column.facts, cast="bytes")
+        facts = replace(column.facts, cast="bytes", form=None)
         return Column(facts, select, pa.binary(), make.plain(pa.binary(), bytes))
 
 
@@ -168,7 +172,8 @@ def _names(connection: sqlite3.Connection) -> list[str]:
     ]
 
 
-def _described(connection: sqlite3.Connection, name: str) -> Table:
+def described(connection: sqlite3.Connection, name: str) -> Table:
+    """Return the table `name` with how each of its columns is read."""
     rows = connection.execute(
         "SELECT name, type, \"notnull\", pk, hidden FROM pragma_table_xinfo(?, 'main') ORDER BY cid", (name,)
     ).fetchall()
@@ -176,11 +181,18 @@ def _described(connection: sqlite3.Connection, name: str) -> Table:
     keys_count = sum(1 for row in rows if row[3])
     table_columns = [
         _column(
-            row[0], row[1], not row[2] and not (row[3] and keys_count == 1 and row[1].upper() == "INTEGER")
+            row[0],
+            row[1],
+            not row[2] and not (row[3] and keys_count == 1 and row[1].upper() == "INTEGER"),
+            row[4] in (2, 3),
         )
         for row in rows
         if row[4] != 1
     ]
+    for at, column in enumerate(table_columns):
+        if column.facts.cast == "time_from_text":
+            forms = make.time_forms(_sample(connection, name, column.facts.name))
+            table_columns[at] = _timed(column, forms[0] if forms else "")
     keys: dict[int, ForeignKey] = {}
     for key, references, own, other in connection.execute(
         'SELECT id, "table", "from", "to" FROM pragma_foreign_key_list(?, \'main\') ORDER BY id, seq', (name,)
@@ -194,24 +206,60 @@ def _described(connection: sqlite3.Connection, name: str) -> Table:
     ddl = connection.execute(
         "SELECT sql FROM sqlite_master WHERE type = 'table' AND name = ?", (name,)
     ).fetchone()[0]
+    # A trigger comes after the rows, so that it does not fire for them.
+    later = connection.execute(
+        "SELECT sql FROM sqlite_master WHERE type IN ('index', 'trigger') AND tbl_name = ? AND sql IS NOT NULL"
+        " ORDER BY type, name",
+        (name,),
+    ).fetchall()
     facts = TableFacts(
         name=name,
         columns=tuple(column.facts for column in table_columns),
         primary_key=tuple(row[0] for row in sorted(rows, key=lambda row: int(row[3])) if row[3]),
         foreign_keys=tuple(keys.values()),
         ddl=ddl,
+        keys=(*(row[0] for row in later), *_next_number(connection, name)),
     )
     return Table(facts, table_columns)
 
 
-def _column(name: str, declared: str, nullable: bool) -> Column:
+def _sample(connection: sqlite3.Connection, table: str, column: str) -> str:
+    """Return the first text in the column; empty if it holds none."""
+    name = quoted(column)
+    query = f"SELECT CAST({name} AS BLOB) FROM {quoted(table)} WHERE typeof({name}) = 'text' LIMIT 1"  # noqa: S608
+    row = connection.execute(query).fetchone()
+    return bytes(row[0]).decode(errors="replace") if row else ""
+
+
+def _timed(column: Column, form: str) -> Column:
+    """Return the column read as times that are all written in `form`."""
+    facts = replace(column.facts, form=form)
+    return replace(column, facts=facts, convert=make.temporal_from_text(column.arrow, form))
+
+
+def _next_number(connection: sqlite3.Connection, name: str) -> list[str]:
+    """Return the statements that keep AUTOINCREMENT from giving a number again."""
+    if not connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'sqlite_sequence'").fetchone():
+        return []
+    row = connection.execute("SELECT seq FROM sqlite_sequence WHERE name = ?", (name,)).fetchone()
+    if row is None:
+        return []
+    text = "'" + name.replace("'", "''") + "'"
+    return [
+        f"DELETE FROM sqlite_sequence WHERE name = {text}",  # noqa: S608
+        f"INSERT INTO sqlite_sequence (name, seq) VALUES ({text}, {int(row[0])})",  # noqa: S608
+    ]
+
+
+def _column(name: str, declared: str, nullable: bool, generated: bool) -> Column:
     """Choose how to read a column by its declared type (the rules of SQLite's own type affinity, and more)."""
     kind = re.sub(r"\s+", " ", declared.upper()).strip()
     base = kind.partition("(")[0].strip()
     select = quoted(name)
 
     def column(cast: str | None, arrow: pa.DataType, convert: Any) -> Column:
-        return Column(ColumnFacts(name, declared, nullable, cast), select, arrow, convert)
+        facts = ColumnFacts(name, declared, nullable, cast, generated=generated)
+        return Column(facts, select, arrow, convert)
 
     if base in ("BOOLEAN", "BOOL"):
         return column("boolean_from_integer", pa.bool_(), make.boolean_from_integer)
@@ -226,13 +274,11 @@ def _column(name: str, declared: str, nullable: bool) -> Column:
     if base in ("REAL", "FLOAT", "DOUBLE", "DOUBLE PRECISION"):
         return column(None, pa.float64(), make.plain(pa.float64(), float))
     if base == "DATE":
-        return column("time_from_text", pa.date32(), make.temporal_from_text(pa.date32()))
+        return column("time_from_text", pa.date32(), make.temporal_from_text(pa.date32(), ""))
     if base in ("DATETIME", "TIMESTAMP") and "ZONE" not in kind.replace("WITHOUT TIME ZONE", ""):
-        return column("time_from_text", pa.timestamp("us"), make.temporal_from_text(pa.timestamp("us")))
+        return column("time_from_text", pa.timestamp("us"), make.temporal_from_text(pa.timestamp("us"), ""))
     if base == "TIME":
-        return column("time_from_text", pa.time64("us"), make.time_from_text)
-    if base == "JSON":
-        return column("canonical_json", pa.string(), make.canonical_json_text)
+        return column("time_from_text", pa.time64("us"), make.temporal_from_text(pa.time64("us"), ""))
     if base == "BLOB":
         return column(None, pa.binary(), make.plain(pa.binary(), bytes))
     if not base:
@@ -240,6 +286,6 @@ def _column(name: str, declared: str, nullable: bool) -> Column:
     return column(None, pa.string(), make.text)
 
 
-def _reason(error: Exception) -> str:
+def reason(error: Exception) -> str:
     """Return the driver's reason without the value that it may quote."""
     return str(error).partition(" with text")[0]

@@ -245,8 +245,12 @@ def test_the_recorded_ddl_builds_the_same_table(
     with open_source("s", database).open(SystemClock()) as reader:
         facts = {one.name: one for one in reader.tables()}
     with other.connect() as connection:
-        for name in ("u", 'Mixed "case'):
-            connection.exec_driver_sql(facts[name].ddl.replace("%", "%%"))
+        built = [facts["u"], facts['Mixed "case']]
+        for part in ("before", "ddl", "keys", "links"):
+            for one in built:
+                statements = getattr(one, part)
+                for statement in [statements] if part == "ddl" else statements:
+                    connection.exec_driver_sql(statement.replace("%", "%%"))
     with open_source("s", other.url.render_as_string(hide_password=False)).open(SystemClock()) as reader:
         assert {one.name: one for one in reader.tables()} == facts
     other.dispose()

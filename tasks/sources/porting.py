@@ -1,0 +1,97 @@
+"""Tables of one dialect in another, for a drill or a move: values go over exactly, most rules of a table do not."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pyarrow as pa
+
+from tasks.sources.facts import TableFacts
+from tasks.sources.reading import quoted
+
+
+def portable(facts: TableFacts, schema: pa.Schema, dialect: str, namespace: str = "") -> TableFacts:
+    """Return the table as `dialect` can hold it: same names, values that read back the same, and the primary key.
+
+    Args:
+        facts: the table as its source declares it.
+        schema: the Arrow schema of its rows.
+        dialect: `sqlite` or `postgresql`.
+        namespace: the PostgreSQL schema to create it in.
+    """
+    declared = _sqlite if dialect == "sqlite" else _postgresql
+    columns = tuple(
+        replace(
+            column,
+            source_type=declared(schema.field(at).type, column.cast),
+            cast="sql_literal" if column.cast == "sql_literal" and dialect == "sqlite" else None,
+            form=column.form,
+            generated=False,
+        )
+        for at, column in enumerate(facts.columns)
+    )
+    name = f"{quoted(namespace)}.{quoted(facts.name)}" if namespace else quoted(facts.name)
+    lines = [
+        f"    {quoted(column.name)} {column.source_type}{'' if column.nullable else ' NOT NULL'}"
+        for column in columns
+    ]
+    if facts.primary_key:
+        lines.append(f"    PRIMARY KEY ({', '.join(quoted(key) for key in facts.primary_key)})")
+    left = []
+    if facts.keys:
+        left.append("keys, indexes and sequence values of the source")
+    if facts.links or facts.foreign_keys:
+        left.append("foreign keys")
+    if any(column.generated for column in facts.columns):
+        left.append("computed columns hold their values, and are not computed any more")
+    return TableFacts(
+        name=facts.name,
+        columns=columns,
+        primary_key=facts.primary_key,
+        foreign_keys=(),
+        ddl=f"CREATE TABLE {name} (\n" + ",\n".join(lines) + "\n)",
+        lost=(*facts.lost, *left),
+    )
+
+
+def _sqlite(kind: pa.DataType, cast: str | None) -> str:
+    if cast == "sql_literal":
+        return ""
+    if pa.types.is_integer(kind):
+        return "INTEGER"
+    if pa.types.is_floating(kind):
+        return "REAL"
+    if pa.types.is_boolean(kind):
+        return "BOOLEAN"
+    if pa.types.is_decimal(kind):
+        # More digits than a double holds would lose some by SQLite's numeric affinity.
+        return f"NUMERIC({kind.precision}, {kind.scale})" if kind.precision <= 15 else "TEXT"
+    if pa.types.is_date(kind):
+        return "DATE"
+    if pa.types.is_timestamp(kind):
+        return "TIMESTAMP"
+    if pa.types.is_time(kind):
+        return "TIME"
+    if pa.types.is_binary(kind):
+        return "BLOB"
+    return "JSON" if cast == "canonical_json" else "TEXT"
+
+
+def _postgresql(kind: pa.DataType, cast: str | None) -> str:
+    if pa.types.is_integer(kind):
+        return "bigint"
+    if pa.types.is_floating(kind):
+        return "real" if pa.types.is_float32(kind) else "double precision"
+    if pa.types.is_boolean(kind):
+        return "boolean"
+    if pa.types.is_decimal(kind):
+        return f"numeric({kind.precision},{kind.scale})"
+    if pa.types.is_date(kind):
+        return "date"
+    if pa.types.is_timestamp(kind):
+        return "timestamp with time zone" if kind.tz else "timestamp without time zone"
+    if pa.types.is_time(kind):
+        return "time without time zone"
+    if pa.types.is_binary(kind):
+        return "bytea"
+    return "json" if cast == "canonical_json" else "text"

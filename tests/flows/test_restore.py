@@ -1,0 +1,119 @@
+"""The flow `restore` and its command: the newest valid snapshot, into an empty database, compared."""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from tasks.core import SystemClock, UsageError
+from tasks.plan import load_plan
+from tasks.snapshots import SnapshotError, generate_key, key_pem
+from tasks.snapshots.steps import open_plan_store
+
+pytestmark = [pytest.mark.integration, pytest.mark.usefixtures("prefect_server")]
+
+PLAN = """
+version: 1
+name: Shop
+journal: sqlite:///journal.db
+store: {url: store}
+sources:
+  shop: {url: "sqlite:///shop.db", mapping: shop}
+  esp: {url: "sqlite:///esp.db", mapping: listmonk}
+providers: {esp: {kind: listmonk, api_url: "http://127.0.0.1:9"}}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    (tmp_path / "key.pem").write_bytes(key_pem(generate_key()))
+    monkeypatch.setenv("MAILSTAY_SIGNING_KEY", str(tmp_path / "key.pem"))
+    with (
+        closing(sqlite3.connect(tmp_path / "shop.db")) as shop,
+        closing(sqlite3.connect(tmp_path / "esp.db")) as esp,
+    ):
+        shop.execute("CREATE TABLE customers (id INTEGER PRIMARY KEY, email TEXT)")
+        shop.executemany(
+            "INSERT INTO customers VALUES (?, ?)", [(n, f"c{n}@shop.example") for n in range(50)]
+        )
+        shop.commit()
+        esp.execute("CREATE TABLE campaigns (id INTEGER PRIMARY KEY, status TEXT)")
+        esp.executemany(
+            "INSERT INTO campaigns VALUES (?, ?)", [(1, "running"), (2, "scheduled"), (3, "draft")]
+        )
+        esp.commit()
+    from flows.backup import backup
+
+    backup(plan=str(tmp_path / "plan.yaml"))
+    return tmp_path / "plan.yaml"
+
+
+def prove(plan: Path, *snapshots: str) -> None:
+    store = open_plan_store(load_plan(plan))
+    for name in snapshots:
+        store.mark(name, "valid", findings=[], at=SystemClock().now(), by="test")
+
+
+def test_the_newest_valid_snapshot_is_restored_and_a_campaign_cannot_send(plan: Path) -> None:
+    from flows.backup import backup
+    from flows.restore import restore
+
+    prove(plan, "esp/00000001")
+    backup(plan=str(plan), source="esp")
+    result = restore(plan=str(plan), source="esp", into=f"sqlite:///{plan.parent / 'back.db'}")
+    assert (result.snapshot_id, result.state, result.rows, result.equal) == ("esp/00000001", "valid", 3, True)
+    with closing(sqlite3.connect(plan.parent / "back.db")) as back:
+        assert back.execute("SELECT status FROM campaigns ORDER BY id").fetchall() == [
+            ("paused",), ("draft",), ("draft",),
+        ]  # fmt: skip
+
+
+def test_what_must_not_be_is_refused_before_anything_is_written(
+    plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from flows.restore import restore
+
+    back = f"sqlite:///{plan.parent / 'back.db'}"
+    with pytest.raises(SnapshotError, match="There is no valid snapshot of shop"):
+        restore(plan=str(plan), source="shop", into=back)
+    prove(plan, "shop/00000001")
+    with pytest.raises(UsageError, match="source of the plan itself"):
+        restore(plan=str(plan), source="shop", into=load_plan(plan).source_url("shop"))
+    with pytest.raises(UsageError, match="holds a password") as refused:
+        restore(plan=str(plan), source="shop", into="postgresql://shop:hunter2@127.0.0.1/back")
+    assert "hunter2" not in str(refused.value)
+    monkeypatch.setenv("BACK", back)
+    assert restore(plan=str(plan), source="shop", into="env:BACK").rows == 50
+
+
+def test_the_command_prints_one_object_and_fails_without_a_traceback(plan: Path) -> None:
+    prove(plan, "shop/00000001")
+    mailstay = [str(Path(sys.executable).with_name("mailstay")), "restore", "shop", "--plan", str(plan)]
+    run: Callable[..., subprocess.CompletedProcess[str]] = subprocess.run
+    done = run(
+        [*mailstay, "--into", f"sqlite:///{plan.parent / 'back.db'}", "--json"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["tables"][0]["equal"] is True
+    again = run(
+        [*mailstay, "--into", f"sqlite:///{plan.parent / 'back.db'}"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=Path(__file__).parents[2],
+    )
+    assert again.returncode != 0
+    assert "has a table 'customers' already" in again.stderr
+    assert "Traceback" not in again.stderr
