@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from tasks.impact.extract import Evidence, reactions_of, read_evidence, sends_of
     from tasks.impact.messages import (
         LATE_AFTER,
+        SHORT_SCOPE,
         MessageCounts,
         MessageImpact,
         measure_messages,
@@ -65,6 +66,7 @@ _LAZY = {
     ),
     "tasks.impact.messages": (
         "LATE_AFTER",
+        "SHORT_SCOPE",
         "MessageCounts",
         "MessageImpact",
         "measure_messages",
@@ -92,6 +94,7 @@ __all__ = [
     "LIMITS",
     "LOW_CONFIDENCE_BELOW",
     "RESPONSE_PROFILES",
+    "SHORT_SCOPE",
     "Calendar",
     "Counterfactual",
     "DataImpact",

@@ -4,11 +4,15 @@ A message is one campaign to one subscriber; a catch-up copy counts as the campa
 
 - *planned at*: the campaign's `send_at` plus the message's place in the queue at the provider's speed.
 - *due*: planned from the start of the impact (included) to restoration (excluded), not attempted before the impact,
-  and wanted: the person had not opted out before the planned time. An unknown message is not counted as due.
+  and wanted: the person had not opted out before the planned time. The rest of a campaign that the impact cut short is
+  due although planned before it. An unknown message is not counted as due.
+- *cut short*: planned within a day before the impact, and the sender's log has fewer attempts before the impact than
+  the campaign had recipients; one that was never attempted is cut short only if the recovery held it.
 - *delayed*: due, and taken by the provider more than five minutes after the planned time; *on time*: within them.
 - *suppressed*: due, never sent, and the person opted out after the planned time.
 - *dropped*: due, never sent, for any other reason (too late, decided, forgotten).
-- *unknown*: the sender's log leaves open whether it went out.
+- *unknown*: the sender's log leaves open whether it went out; planned in the outage, or attempted from a day before the
+  impact to restoration, so that the open outcomes of an earlier incident are not counted again.
 - *duplicated*: taken more than once. *After latest useful*, *to opted out*: taken when it must not have been.
 
 due = delayed + on time + suppressed + dropped + bounced.
@@ -16,7 +20,8 @@ due = delayed + on time + suppressed + dropped + bounced.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Collection
+from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import numpy as np
@@ -27,7 +32,11 @@ from tasks.impact.errors import ImpactError
 LATE_AFTER = timedelta(minutes=5)
 """A message counts as delayed when it went out more than this after its planned time."""
 
+SHORT_SCOPE = timedelta(days=1)
+"""A campaign that was planned or attempted this long before the impact may have been cut short by it."""
+
 FATES = ("delayed", "on_time", "suppressed", "dropped", "bounced", "unknown")
+FLAGS = ("duplicated", "after_latest_useful", "to_opted_out")
 
 
 @dataclass(frozen=True)
@@ -37,7 +46,6 @@ class MessageCounts:
     Attributes:
         minutes_median: median delay of the delayed ones, in minutes.
         minutes_longest: longest delay, in minutes.
-        message_minutes: sum of all delays, in minutes.
     """
 
     due: int
@@ -52,7 +60,6 @@ class MessageCounts:
     to_opted_out: int
     minutes_median: float
     minutes_longest: float
-    message_minutes: float
 
 
 @dataclass(frozen=True)
@@ -61,9 +68,10 @@ class MessageImpact:
 
     Attributes:
         counts: totals.
-        campaigns: per campaign `campaign_id`, `name`, `kind`, `send_at`, `latest_useful_at`, `verdict`, and the counts.
-        messages: per due or unknown message `campaign_id`, `subscriber_id`, `planned_at`, `attempted_at`, `fate`,
-            `late_minutes`.
+        campaigns: per campaign `campaign_id`, `name`, `kind`, `send_at`, `latest_useful_at`, and the counts.
+        messages: every counted message: `campaign_id`, `subscriber_id`, `planned_at`, `attempted_at`, `fate` (one of
+            `FATES`, or `not_due` where only a flag counts it), `late_minutes`, and the flags `duplicated`,
+            `after_latest_useful`, `to_opted_out`.
         planned_sends: what was to be sent from the impact on, for the money estimate: `planned_at`, `kind`,
             `campaign_id`, `messages`.
     """
@@ -84,12 +92,12 @@ def measure_messages(
     restored_at: datetime,
     until: datetime,
     messages_per_minute: int,
-    verdicts: dict[int, str] | None = None,
+    held: Collection[int] = (),
 ) -> MessageImpact:
     """Say what became of every message that the outage could touch.
 
     Args:
-        campaigns: `campaign_id`, `name`, `kind`, `send_at`, `latest_useful_at` (UTC).
+        campaigns: `campaign_id`, `name`, `kind`, `send_at`, `latest_useful_at` (UTC), `audience` (recipients).
         attempts: every message of these campaigns in the sender's log: `campaign_id`, `subscriber_id`, `outcome`
             (`accepted`, `bounced`, `unknown`, `not_attempted`), `attempted_at`, and `copies` (how often it was taken).
         audiences: whom each campaign was meant for: `campaign_id`, `subscriber_id`.
@@ -98,14 +106,16 @@ def measure_messages(
         restored_at: when sending worked again.
         until: end of the window of the report: what is planned later is left out.
         messages_per_minute: the provider's speed.
-        verdicts: per campaign what was decided, in a word.
+        held: campaigns that the recovery found unfinished and held.
     """
     everyone = _everyone(campaigns, attempts, audiences, opt_outs, messages_per_minute, until)
     start, restored = pd.Timestamp(impact_started_at), pd.Timestamp(restored_at)
     unknown = everyone["outcome"] == "unknown"
     before = everyone["attempted_at"] < start
     unwanted = everyone["requested_at"] < everyone["planned_at"]
-    hit = (everyone["planned_at"] < restored) & ~before & ~unwanted
+    # Whoever joined the list of a finished campaign afterwards was never meant to get it.
+    cut = everyone["campaign_id"].isin(_cut_short(campaigns, attempts, start, held))
+    touchable = ~before & ~unwanted & ((everyone["planned_at"] >= start) | cut)
     late = everyone["attempted_at"] - everyone["planned_at"]
     accepted = everyone["outcome"] == "accepted"
     fate = np.select(
@@ -120,33 +130,29 @@ def measure_messages(
         "dropped",
     )
     everyone = everyone.assign(fate=fate, late_minutes=late.where(accepted).dt.total_seconds() / 60)
-    touched = everyone[hit | (unknown & (everyone["attempted_at"] < restored))]
-    wrong = everyone[accepted & ~before]
-    wrong = wrong.assign(
-        after_latest_useful=wrong["attempted_at"] > wrong["latest_useful_at"],
-        to_opted_out=wrong["attempted_at"] > wrong["requested_at"],
-        duplicated=wrong["copies"] > 1,
+    everyone["after_latest_useful"] = (
+        accepted & ~before & (everyone["attempted_at"] > everyone["latest_useful_at"])
     )
-    due = touched[touched["fate"] != "unknown"]
-    table = _per_campaign(campaigns, touched, wrong, verdicts or {})
-    delays = due.loc[due["fate"] == "delayed", "late_minutes"]
-    sums = {name: int((touched["fate"] == name).sum()) for name in FATES}
+    everyone["to_opted_out"] = accepted & ~before & (everyone["attempted_at"] > everyone["requested_at"])
+    everyone["duplicated"] = accepted & ~before & (everyone["copies"] > 1)
+    hit = touchable & (everyone["planned_at"] < restored)
+    opened = everyone["attempted_at"].between(start - SHORT_SCOPE, restored, inclusive="left")
+    everyone["fate"] = everyone["fate"].where(hit | (unknown & opened), "not_due")
+    counted = everyone[(everyone["fate"] != "not_due") | everyone[list(FLAGS)].any(axis=1)]
+    delays = counted.loc[counted["fate"] == "delayed", "late_minutes"]
     counts = MessageCounts(
-        due=len(due),
-        **sums,
-        duplicated=int(wrong["duplicated"].sum()),
-        after_latest_useful=int(wrong["after_latest_useful"].sum()),
-        to_opted_out=int(wrong["to_opted_out"].sum()),
+        due=int((hit & ~unknown).sum()),
+        **{name: int((counted["fate"] == name).sum()) for name in FATES},
+        **{name: int(counted[name].sum()) for name in FLAGS},
         minutes_median=float(delays.median()) if len(delays) else 0.0,
         minutes_longest=float(delays.max()) if len(delays) else 0.0,
-        message_minutes=float(delays.sum()),
     )
-    columns = ["campaign_id", "subscriber_id", "planned_at", "attempted_at", "fate", "late_minutes"]
+    columns = ["campaign_id", "subscriber_id", "planned_at", "attempted_at", "fate", "late_minutes", *FLAGS]
     return MessageImpact(
         counts,
-        table,
-        touched[columns].sort_values(["campaign_id", "subscriber_id"]).reset_index(drop=True),
-        _planned(everyone[~before & ~unwanted], start),
+        _per_campaign(campaigns, counted),
+        counted[columns].sort_values(["campaign_id", "subscriber_id"]).reset_index(drop=True),
+        _planned(everyone[touchable], start),
     )
 
 
@@ -174,7 +180,7 @@ def measured_impact_start(
     sent = earlier.groupby("campaign_id").size()
     known = campaigns.set_index("campaign_id")
     begun = earlier.groupby("campaign_id")["attempted_at"].min()
-    recent = [one for one in begun.index if last - begun[one] < pd.Timedelta(days=1) and one in known.index]
+    recent = [one for one in begun.index if last - begun[one] < SHORT_SCOPE and one in known.index]
     running = [one for one in recent if sent[one] < int(known.loc[one, "audience"] or 0)]
     if running:
         mine = earlier[earlier["campaign_id"].isin(running)]
@@ -216,24 +222,27 @@ def _everyone(
     return everyone
 
 
-def _per_campaign(
-    campaigns: pd.DataFrame, touched: pd.DataFrame, wrong: pd.DataFrame, verdicts: dict[int, str]
-) -> pd.DataFrame:
-    fates = (
-        touched.groupby(["campaign_id", "fate"])
-        .size()
-        .unstack(fill_value=0)
-        .reindex(columns=FATES, fill_value=0)
-    )
-    fates.insert(0, "due", fates.drop(columns="unknown").sum(axis=1))
-    never = ["duplicated", "after_latest_useful", "to_opted_out"]
-    table = fates.join(wrong.groupby("campaign_id")[never].sum()).fillna(0).astype("int64")
-    delays = touched[touched["fate"] == "delayed"].groupby("campaign_id")["late_minutes"]
+def _cut_short(
+    campaigns: pd.DataFrame, attempts: pd.DataFrame, start: pd.Timestamp, held: Collection[int]
+) -> list[int]:
+    """Campaigns that were unfinished when the impact began, by the sender's log."""
+    recent = campaigns[(campaigns["send_at"] >= start - SHORT_SCOPE) & (campaigns["send_at"] < start)]
+    reached = attempts[attempts["attempted_at"] < start].groupby("campaign_id").size()
+    sent = recent["campaign_id"].map(reached).fillna(0)
+    known = recent["campaign_id"].isin({*attempts["campaign_id"], *held})
+    return [int(one) for one in recent.loc[known & (sent < recent["audience"].fillna(0)), "campaign_id"]]
+
+
+def _per_campaign(campaigns: pd.DataFrame, counted: pd.DataFrame) -> pd.DataFrame:
+    fates = counted.groupby(["campaign_id", "fate"]).size().unstack(fill_value=0)
+    table = fates.reindex(columns=FATES, fill_value=0)
+    table = table.assign(due=table.drop(columns="unknown").sum(axis=1))
+    table = table.join(counted.groupby("campaign_id")[list(FLAGS)].sum()).astype("int64")
+    delays = counted[counted["fate"] == "delayed"].groupby("campaign_id")["late_minutes"]
     table["minutes_median"] = delays.median().reindex(table.index).fillna(0.0)
     table["minutes_longest"] = delays.max().reindex(table.index).fillna(0.0)
     about = campaigns[["campaign_id", "name", "kind", "send_at", "latest_useful_at"]]
     result = about.merge(table.reset_index(), on="campaign_id").sort_values(["send_at", "campaign_id"])
-    result.insert(5, "verdict", [verdicts.get(int(one), "") for one in result["campaign_id"]])
     return result.reset_index(drop=True)
 
 
@@ -243,8 +252,3 @@ def _planned(due: pd.DataFrame, start: pd.Timestamp) -> pd.DataFrame:
     at = floored.where(floored > start, start)
     grouped = due.assign(planned_at=at).groupby(["planned_at", "kind", "campaign_id"]).size()
     return grouped.rename("messages").reset_index()
-
-
-def counts_as_dict(counts: MessageCounts) -> dict[str, float]:
-    """Return the counts by name."""
-    return asdict(counts)

@@ -517,6 +517,7 @@ _QUERIES = (
 
 def _affected(figures: Figures) -> str:
     table = figures.messages.campaigns
+    table = table[(table["due"] > 0) | (table["unknown"] > 0)]
     if not len(table):
         return "no campaign was due"
     names = ", ".join(str(one) for one in table["name"])

@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
 from tasks.core import Clock, UsageError
-from tasks.impact import Evidence, TableAbout, measured_impact_start, read_evidence
+from tasks.impact import SHORT_SCOPE, Evidence, TableAbout, measured_impact_start, read_evidence
 from tasks.incidents import (
     Action,
     ActionItem,
@@ -29,9 +29,6 @@ from tasks.snapshots import SnapshotInfo, Store, canonical_views, connect
 
 if TYPE_CHECKING:
     import duckdb
-
-SHORT_SCOPE = timedelta(days=1)
-"""A campaign that started this long before the impact may have been cut short by it."""
 
 
 @dataclass(frozen=True)

@@ -114,6 +114,7 @@ def count_messages(case: Case) -> MessageImpact:
         restored_at=case.restored_at,
         until=case.until,
         messages_per_minute=case.provider.messages_per_minute,
+        held=case.facts.ledgers,
     )
     counts = found.counts
     get_run_logger().info(

@@ -34,7 +34,15 @@ def attempts(*rows):
 
 
 def measure(
-    tried, *, audience=(10, 11, 12), opt_outs=(), plans=None, start=EIGHT, restored=RESTORED, speed=60
+    tried,
+    *,
+    audience=(10, 11, 12),
+    opt_outs=(),
+    plans=None,
+    start=EIGHT,
+    restored=RESTORED,
+    speed=60,
+    held=(),
 ):
     plans = campaigns() if plans is None else plans
     return measure_messages(
@@ -49,6 +57,7 @@ def measure(
         restored_at=restored,
         until=RESTORED + timedelta(hours=48),
         messages_per_minute=speed,
+        held=held,
     )
 
 
@@ -91,6 +100,61 @@ def test_what_went_out_before_the_impact_is_none_of_its_business():
     found = measure([(1, 10, "accepted", EIGHT, 1)], start=minutes(1) - timedelta(seconds=59))
     assert 10 not in fates(found)
     assert found.counts.due == 2
+
+
+def test_an_open_outcome_of_an_earlier_incident_is_not_counted_again():
+    found = measure(
+        [
+            (1, 10, "unknown", EIGHT - timedelta(days=30), 1),
+            (1, 11, "unknown", EIGHT - timedelta(hours=1), 1),
+        ],
+        plans=campaigns((1, "News", "newsletter", EIGHT - timedelta(days=30), None, 2)),
+        audience=(10, 11),
+    )
+    assert fates(found) == {11: "unknown"}
+    assert found.counts.unknown == 1
+
+
+def test_who_joined_the_list_of_a_finished_campaign_was_not_due():
+    finished = campaigns((1, "News", "newsletter", minutes(-120), None, 2))
+    sent = [(1, who, "accepted", minutes(-120), 1) for who in (10, 11)]
+    found = measure(sent, plans=finished)
+    assert found.counts.due == 0
+    assert not len(found.planned_sends)
+
+
+def test_the_rest_of_a_campaign_that_the_impact_cut_short_is_due_though_planned_before_it():
+    begun = campaigns((1, "News", "newsletter", minutes(-10), None, 3))
+    found = measure([(1, 10, "accepted", minutes(-10), 1), (1, 11, "accepted", minutes(300), 1)], plans=begun)
+    assert fates(found) == {11: "delayed", 12: "dropped"}
+
+
+def test_a_campaign_that_never_began_before_the_impact_is_due_only_if_the_recovery_held_it():
+    waiting = campaigns((1, "News", "newsletter", minutes(-10), None, 3))
+    assert measure([], plans=waiting).counts.due == 0
+    assert measure([], plans=waiting, held=[1]).counts.due == 3
+
+
+def test_every_count_is_the_number_of_messages_listed_with_it():
+    later = campaigns(
+        (1, "News", "newsletter", EIGHT, None, 3), (2, "Later", "sale", RESTORED, RESTORED + timedelta(hours=1), 3)
+    )  # fmt: skip
+    found = measure(
+        [(1, 10, "accepted", minutes(300), 2), (2, 11, "accepted", RESTORED + timedelta(hours=2), 1)],
+        plans=later,
+        opt_outs=[(12, minutes(1))],
+    )
+    listed = found.messages
+    assert fates(measure([])) == {10: "dropped", 11: "dropped", 12: "dropped"}
+    assert listed["fate"].value_counts().to_dict() == {
+        "delayed": 1,
+        "dropped": 1,
+        "suppressed": 1,
+        "not_due": 1,
+    }
+    assert int(listed["after_latest_useful"].sum()) == found.counts.after_latest_useful == 1
+    assert int(listed["duplicated"].sum()) == found.counts.duplicated == 1
+    assert found.campaigns[["due", "after_latest_useful"]].values.tolist() == [[3, 0], [0, 1]]
 
 
 def test_a_campaign_planned_after_restoration_is_not_due_but_still_planned():
