@@ -80,10 +80,14 @@ class DataImpact:
         return int(self.at_risk["rows"].sum())
 
     @property
+    def proven(self) -> pd.DataFrame:
+        """What a witness says of rows of raw tables; opt-outs are wishes, not rows, and counted apart."""
+        return self.lost[~self.lost["estimated"].astype(bool) & (self.lost["witness"] != "consent requests")]
+
+    @property
     def rows_lost(self) -> int:
         """Rows of raw tables that a witness proves lost; where two witnesses speak, the larger count."""
-        proven = self.lost[~self.lost["estimated"].astype(bool) & (self.lost["table"] != "suppressions")]
-        return int(proven.groupby(["source", "table"])["rows"].max().sum())
+        return int(self.proven.groupby(["source", "table"])["rows"].max().sum())
 
 
 def measure_data(
@@ -169,13 +173,14 @@ def _born(one: TableAbout, known: Mapping[tuple[str, str], TableAbout]) -> tuple
     """Return (expression of the birth time, join it needs, column): its own, else that of its only parent."""
     own = next((column for column in BIRTH_COLUMNS if column in one.columns), None)
     if own is not None:
-        return f't."{own}"', "", own
+        return f"t.{_quoted(own)}", "", own
     if len(one.parents) == 1:
         column, parent, key = one.parents[0]
         above = known.get((one.source, parent))
         birth = next((name for name in BIRTH_COLUMNS if above and name in above.columns), None)
         if above is not None and birth is not None:
-            return f'p."{birth}"', f'JOIN {_table("after", above)} p ON p."{key}" = t."{column}"', birth
+            join = f"JOIN {_table('after', above)} p ON p.{_quoted(key)} = t.{_quoted(column)}"
+            return f"p.{_quoted(birth)}", join, birth
     return None
 
 
@@ -191,7 +196,7 @@ def _lost_by_key(
             continue
         if not _exists(connection, f"before_{one.source}", one.name):
             continue
-        keys = ", ".join(f'"{key}"' for key in one.primary_key)
+        keys = ", ".join(map(_quoted, one.primary_key))
         before = _table("before", one)
         kept, values = "", []
         if "campaign_id" in one.columns and not set(BIRTH_COLUMNS) & set(one.columns):
@@ -227,7 +232,7 @@ def _lost_by_receipts(
     """Per event table the receipts up to the impact without a row; each receipt counts once."""
     if events_source is None or witness_source is None or (witness_source, "webhook_receipts") not in known:
         return {}
-    receipts = f"after_{_quoted(witness_source, bare=True)}"
+    receipts = f"{_quoted(f'after_{witness_source}')}.webhook_receipts"
     missing = {}
     for name, types in _EVENT_TABLES.items():
         table = known.get((events_source, name))
@@ -241,13 +246,13 @@ def _lost_by_receipts(
             WITH w AS (
                 SELECT event_type, campaign_id, subscriber_id, occurred_at,
                     row_number() OVER (PARTITION BY event_type, campaign_id, subscriber_id, occurred_at) AS nth
-                FROM "{receipts}".webhook_receipts WHERE occurred_at <= ?{filtered}
+                FROM {receipts} WHERE occurred_at <= ?{filtered}
             ), e AS (
-                SELECT {kind} AS type, t.campaign_id, t.subscriber_id, t."{at}" AS occurred_at,
-                    row_number() OVER (PARTITION BY {kind}, t.campaign_id, t.subscriber_id, t."{at}") AS nth
+                SELECT {kind} AS type, t.campaign_id, t.subscriber_id, t.{at} AS occurred_at,
+                    row_number() OVER (PARTITION BY {kind}, t.campaign_id, t.subscriber_id, t.{at}) AS nth
                 FROM {_table("after", table)} t
             )
-            SELECT w.*, count(*) OVER () AS missing FROM w LEFT JOIN e
+            SELECT w.* FROM w LEFT JOIN e
                 ON w.campaign_id = e.campaign_id AND w.subscriber_id = e.subscriber_id
                 AND w.occurred_at = e.occurred_at AND w.nth = e.nth{same_type}
             WHERE e.campaign_id IS NULL
@@ -256,7 +261,7 @@ def _lost_by_receipts(
         frame = connection.execute(query, values).df()
         frame.attrs["checked"] = _count(
             connection,
-            f'SELECT count(*) FROM "{receipts}".webhook_receipts WHERE occurred_at <= ?{filtered}',
+            f"SELECT count(*) FROM {receipts} WHERE occurred_at <= ?{filtered}",
             values,
         )
         missing[events_source, name] = frame
@@ -281,20 +286,20 @@ def _opt_outs_missing(
         <= set(known)
     ):
         return 0, 0
-    shop, esp = f"after_{witness_source}", f"after_{events_source}"
+    shop, esp = _quoted(f"after_{witness_source}"), _quoted(f"after_{events_source}")
     row = connection.execute(
         f"""
         WITH wish AS (
             SELECT customer_id, arg_max(kind, (requested_at, request_id)) AS kind
-            FROM "{shop}".consent_requests GROUP BY customer_id
+            FROM {shop}.consent_requests GROUP BY customer_id
         ), spent AS (
-            SELECT l.list_id FROM "{esp}".campaign_lists l JOIN "{esp}".campaigns c ON c.id = l.campaign_id
+            SELECT l.list_id FROM {esp}.campaign_lists l JOIN {esp}.campaigns c ON c.id = l.campaign_id
             WHERE l.list_id IS NOT NULL
             GROUP BY l.list_id
             HAVING bool_and(c.attribs ->> '$.catch_up_of' IS NOT NULL AND c.status IN ('finished', 'cancelled'))
         ), mailable AS (
-            SELECT DISTINCT m.subscriber_id FROM "{esp}".subscriber_lists m
-            JOIN "{esp}".subscribers s ON s.id = m.subscriber_id
+            SELECT DISTINCT m.subscriber_id FROM {esp}.subscriber_lists m
+            JOIN {esp}.subscribers s ON s.id = m.subscriber_id
             WHERE m.status <> 'unsubscribed' AND s.status = 'enabled'
                 AND m.list_id NOT IN (SELECT list_id FROM spent)
         )
@@ -354,9 +359,8 @@ def _table(side: str, one: TableAbout) -> str:
     return f"{_quoted(f'{side}_{one.source}')}.{_quoted(one.name)}"
 
 
-def _quoted(name: str, *, bare: bool = False) -> str:
-    doubled = name.replace('"', '""')
-    return doubled if bare else f'"{doubled}"'
+def _quoted(name: str) -> str:
+    return '"' + name.replace('"', '""') + '"'
 
 
 def _exists(connection: duckdb.DuckDBPyConnection, schema: str, table: str) -> bool:

@@ -49,6 +49,8 @@ from tasks.reports.content import (
     with_noise_band,
 )
 from tasks.reports.findings import NewItem
+from tasks.reports.words import rows_at_risk as rows_at_risk_in_all
+from tasks.reports.words import rows_lost as rows_lost_in_all
 
 _TOLD_ACTIONS = {
     "pause": "Paused",
@@ -164,7 +166,7 @@ def assemble(case: Case, figures: Figures) -> ReviewContent:
         ),
         communications=_communications(case),
         reputation=tuple(_reputation(one) for one in figures.reputation),
-        data=_data(figures.data),
+        data=data_rows(figures.data),
         findings=figures.findings,
         lessons=figures.lessons,
         action_items=tuple(
@@ -363,34 +365,50 @@ def _reputation(one: ReputationCheck) -> ReputationRow:
     )
 
 
-def _data(data: DataImpact) -> tuple[DataRow, ...]:
-    """One row per raw table: what was at risk, and the most that any witness proves lost."""
-    proven = data.lost[~data.lost["estimated"].astype(bool)]
+def data_rows(data: DataImpact) -> tuple[DataRow, ...]:
+    """One row per raw table: what was at risk, and the most that any witness proves lost; then the estimates.
+
+    A table whose rows have no time of birth has none at risk that could be counted, but can still lose some.
+    """
+    proven = data.proven
+    risk = {
+        (str(one["source"]), str(one["table"])): int(one["rows"]) for one in data.at_risk.to_dict("records")
+    }
+    tables = dict.fromkeys([*risk, *zip(proven["source"], proven["table"], strict=True)])
     rows = []
-    for one in data.at_risk.to_dict("records"):
-        seen = proven[(proven["source"] == one["source"]) & (proven["table"] == one["table"])]
+    for source, table in tables:
+        seen = proven[(proven["source"] == source) & (proven["table"] == table)]
         best = seen.sort_values("rows", ascending=False).head(1).to_dict("records")
         rows.append(
             DataRow(
-                source=str(one["source"]),
-                table=str(one["table"]),
-                at_risk=int(one["rows"]),
+                source=source,
+                table=table,
+                at_risk=risk.get((source, table)),
                 lost=int(best[0]["rows"]) if best else None,
                 witness=" and ".join(sorted(set(seen["witness"]))),
                 note=str(best[0]["note"]) if best and best[0]["rows"] else "",
             )
         )
+    estimated = data.lost[data.lost["estimated"].astype(bool)]
+    rows += [
+        DataRow(str(one["source"]), str(one["table"]), None, int(one["rows"]), "", True, str(one["note"]))
+        for one in estimated.to_dict("records")
+    ]
     return tuple(rows)
 
 
 def rows_at_risk(data: DataImpact) -> dict[str, int]:
     """Return rows at risk per raw table."""
-    return {str(one["table"]): int(one["rows"]) for one in data.at_risk.to_dict("records")}
+    return {str(table): int(rows) for table, rows in data.at_risk.groupby("table")["rows"].sum().items()}
 
 
 def rows_lost(data: DataImpact) -> dict[str, int]:
     """Return the rows that a witness proves lost, per raw table; estimates are left out."""
-    return {one.table: one.lost for one in _data(data) if one.lost is not None and not one.estimated}
+    lost: Counter[str] = Counter()
+    for one in data_rows(data):
+        if one.lost is not None and not one.estimated:
+            lost[one.table] += one.lost
+    return dict(lost)
 
 
 def _timeline(case: Case) -> tuple[TimelineRow, ...]:
@@ -568,9 +586,8 @@ def summary_lines(content: ReviewContent) -> Sequence[str]:
         )
     else:
         lines.append(f"The money is left open: {content.loss_missing_because}")
-    lost = sum(one.lost or 0 for one in content.data if not one.estimated)
-    at_risk = sum(one.at_risk for one in content.data)
+    lost, risk = rows_lost_in_all(content) or 0, rows_at_risk_in_all(content)
     lines.append(
-        f"{plural(lost, 'row')} lost of {at_risk:,} at risk; {counts.to_opted_out} messages to opted-out people."
+        f"{plural(lost, 'row')} lost, {risk:,} were at risk; {counts.to_opted_out} messages to opted-out people."
     )
     return lines

@@ -340,7 +340,8 @@ class DataRow:
     Attributes:
         source: the plan's name of the source.
         table: the raw table.
-        at_risk: born after the last valid snapshot and up to the start of the impact.
+        at_risk: born after the last valid snapshot and up to the start of the impact; None: its rows have no time of
+            birth, or the row is an estimate.
         lost: there at the start of the impact, gone after the recovery; None: nothing could tell.
         witness: what the loss was compared with ("webhook receipts"); empty: nothing witnesses it.
         estimated: the loss is an estimate because nothing witnesses it.
@@ -348,7 +349,7 @@ class DataRow:
 
     source: str
     table: str
-    at_risk: int
+    at_risk: int | None
     lost: int | None
     witness: str = ""
     estimated: bool = False

@@ -18,6 +18,7 @@ from tasks.reports.words import (
     explain_loss,
     includes_zero,
     recovered_share,
+    rows_at_risk,
     rows_estimated_lost,
     rows_lost,
     say_bounds,
@@ -206,9 +207,9 @@ def _figures(content: ReviewContent) -> Iterable[KeyFigure]:
         "Dropped", f"{messages.dropped:,}", f"{messages.suppressed:,} held back by opt-out{unknown}"
     )
     lost = rows_lost(content)
-    risk = sum(one.at_risk for one in content.data)
     about = rows_estimated_lost(content)
-    note = f"{risk:,} at risk" + (f"; about {about:,} more lost by estimate" if about else "")
+    note = f"{rows_at_risk(content):,} at risk"
+    note += f"; at most about {about:,} more by estimate" if about else ""
     yield KeyFigure("Rows lost", NOT_KNOWN if lost is None else f"{lost:,}", note, "bad" if lost else "")
 
 
@@ -322,21 +323,19 @@ def _campaigns(content: ReviewContent) -> Table:
 
 def _data(content: ReviewContent) -> Table:
     rows = []
-    whole = [one for one in content.data if one.at_risk == 0 and one.lost == 0]
+    whole = [one for one in content.data if not one.at_risk and one.lost == 0 and not one.estimated]
     for one in content.data:
         if len(whole) > 2 and one in whole:
             continue
-        lost = _count(one.lost, "")
-        by = (
-            f"{'estimated' if one.estimated else 'witness'}: {one.witness}"
-            if one.witness
-            else "nothing witnesses it"
-        )
+        lost = Cell(f"about {one.lost:,}") if one.estimated and one.lost is not None else _count(one.lost, "")
+        by = f"witness: {one.witness}" if one.witness else "nothing witnesses it"
+        if one.estimated:
+            by = f"estimated: {one.witness}" if one.witness else "estimated: nothing witnesses it"
         rows.append(
             (
                 Cell(one.table, one.source),
-                Cell(f"{one.at_risk:,}", tone="" if one.at_risk else "quiet"),
-                Cell(lost.text, "", "bad" if one.lost else lost.tone),
+                Cell("—" if one.at_risk is None else f"{one.at_risk:,}", tone="" if one.at_risk else "quiet"),
+                Cell(lost.text, "", "bad" if one.lost and not one.estimated else lost.tone),
                 Cell(by, one.note),
             )
         )

@@ -205,8 +205,7 @@ def action_items(
                 "a decision per dropped campaign in the journal",
             )
         )
-    lost = data.lost[(data.lost["rows"] > 0) & ~data.lost["estimated"].astype(bool)]
-    if len(lost):
+    if data.rows_lost:
         items.append(
             NewItem(
                 "Bring back the lost rows from what witnessed them",

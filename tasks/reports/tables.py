@@ -512,11 +512,19 @@ TABLES: tuple[TableSpec, ...] = (
         "one table of one source",
         (
             Column("source", "text", "the plan's name of the source"),
-            Column("table", "text", "the raw table"),
-            Column("at_risk", "count", "rows born after the last valid snapshot and up to the impact"),
-            Column("lost", "count", "rows gone after the recovery; empty: nothing could tell"),
+            Column("table", "text", "the raw table; of an estimate what would be in it"),
+            Column(
+                "at_risk",
+                "count",
+                "rows born after the last valid snapshot and up to the impact; empty: no birth time",
+            ),
+            Column(
+                "lost",
+                "count",
+                "rows gone after the recovery; empty: nothing could tell; never sum both kinds",
+            ),
             Column("witness", "text", "what the loss was compared with"),
-            Column("estimated", "flag", "the loss is an estimate"),
+            Column("estimated", "flag", "`lost` is an estimate because nothing witnesses it"),
             Column("note", "text", "a remark"),
         ),
         _data_loss,

@@ -100,8 +100,13 @@ def rows_lost(content: ReviewContent) -> int | None:
     return sum(known) if known else None
 
 
+def rows_at_risk(content: ReviewContent) -> int:
+    """Return the rows over all tables that no valid snapshot held when the impact began."""
+    return sum(one.at_risk or 0 for one in content.data)
+
+
 def rows_estimated_lost(content: ReviewContent) -> int:
-    """Return the rows that are only estimated to be lost, because nothing witnesses them."""
+    """Return the rows that may be lost by estimate, because nothing witnesses them."""
     return sum(one.lost or 0 for one in content.data if one.estimated)
 
 
@@ -118,7 +123,7 @@ def bottom_line(content: ReviewContent) -> list[tuple[str, str]]:
         what = "The start of the impact is not known, so nothing that is counted from it is shown."
     lines.append(("Outage", f"{what} {outage.affected}".strip()))
     lines.append(("Money", _money_line(content, header.currency)))
-    lost, risk = rows_lost(content), sum(one.at_risk for one in content.data)
+    lost, risk = rows_lost(content), rows_at_risk(content)
     if not content.data:
         data = "Not examined."
     elif lost is None:
@@ -126,7 +131,7 @@ def bottom_line(content: ReviewContent) -> list[tuple[str, str]]:
     else:
         data = f"{plural(lost, 'row') if lost else 'No row'} lost"
         if about := rows_estimated_lost(content):
-            data += f", about {about:,} more by estimate"
+            data += f", at most about {about:,} more by estimate"
         data += f"; {plural(risk, 'row')} had no valid backup when the impact began."
     lines.append(("Data", data))
     breaches = content.consent_breaches

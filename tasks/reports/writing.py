@@ -160,7 +160,7 @@ def _headline(tables: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
             low, high = say_money(row["low_minor"], currency), say_money(row["high_minor"], currency)
             said[f"{row['statistic']} loss, interval"] = f"{low} to {high}"
     if tables["data_loss"]:
-        said["rows at risk"] = f"{sum(row['at_risk'] for row in tables['data_loss']):,}"
+        said["rows at risk"] = f"{sum(row['at_risk'] or 0 for row in tables['data_loss']):,}"
         said["rows lost"] = (
             f"{sum(row['lost'] or 0 for row in tables['data_loss'] if not row['estimated']):,}"
         )

@@ -173,6 +173,36 @@ def test_what_nothing_witnesses_is_estimated_from_the_same_hours_of_other_weeks_
     assert found.rows_lost == 0
 
 
+def test_a_missing_opt_out_is_a_wish_and_not_a_lost_row(connection):
+    put(connection, "after_shop.consent_requests", (1, 10, "unsubscribe", IMPACT))
+    put(connection, "after_esp.subscribers", (10, "enabled", POINT))
+    put(connection, "after_esp.subscriber_lists", (10, 1, "confirmed", POINT))
+    found = measure(connection)
+    assert (found.opt_outs_missing, found.rows_lost) == (1, 0)
+
+
+def test_hostile_column_and_source_names_stay_names():
+    con, name = duckdb.connect(), 'a"; DROP TABLE x; --'
+    quoted = '"' + name.replace('"', '""') + '"'
+    schemas = [f'"{side}_' + quoted[1:] for side in ("before", "after")]
+    for schema in schemas:
+        con.execute(f"CREATE SCHEMA {schema}")
+        con.execute(f"CREATE TABLE {schema}.parent({quoted} INT, created_at TIMESTAMP)")
+        con.execute(f"CREATE TABLE {schema}.child({quoted} INT)")
+    con.execute(f"INSERT INTO {schemas[0]}.child VALUES (1), (2)")
+    con.execute(f"INSERT INTO {schemas[1]}.parent VALUES (1, ?)", [IMPACT.replace(tzinfo=None)])
+    con.execute(f"INSERT INTO {schemas[1]}.child VALUES (1)")
+    tables = (
+        TableAbout(name, "parent", (name, "created_at"), (name,)),
+        TableAbout(name, "child", (name,), (name,), ((name, "parent", name),)),
+    )
+    found = measure_data(
+        con, tables, consistency_at={name: POINT}, impact_started_at=IMPACT, last_attempt_at=IMPACT,
+        restored_at=IMPACT, events_source=name, witness_source=name,
+    )  # fmt: skip
+    assert (risk(found, "child"), lost(found, "child", "last snapshot")) == (1, 1)
+
+
 def test_a_hostile_table_name_stays_a_name(connection):
     connection.execute('CREATE TABLE after_shop."x""; DROP TABLE orders; --"(id INT, created_at TIMESTAMP)')
     hostile = TableAbout("shop", 'x"; DROP TABLE orders; --', ("id", "created_at"), ("id",))
