@@ -237,8 +237,8 @@ def snapshots_verify(
     """Verify that snapshots are whole; every damage is named with its object, table and snapshot (exit code 1)."""
     from tasks.snapshots import verify
 
-    _, store = _open_store(plan)
-    report = verify(store, snapshot or None, level=level)
+    loaded, store = _open_store(plan)
+    report = verify(store, snapshot or None, level=level, anchors=loaded.plan.store.anchors)
     show.as_json(report) if json_ else show.verification(report, level)
     if not report.ok:
         raise typer.Exit(1)

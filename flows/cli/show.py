@@ -273,6 +273,8 @@ def verification(report: Any, level: str) -> None:
         out.print(f"{one.kind}: {one.message} [{place}]", markup=False)
     verdict = "whole" if report.ok else f"{len(report.findings)} findings"
     out.print(f"{level}: {report.objects} objects, {size(report.bytes)}: {verdict}", markup=False)
+    for source, head in report.heads.items():
+        out.print(f"head of {source}: {head}  (store.anchors of the plan takes it)", markup=False)
 
 
 def incident_list(found: Sequence[Any]) -> None:

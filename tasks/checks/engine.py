@@ -26,7 +26,8 @@ from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
 from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 
-from tasks.checks.rules import literal, quote
+from tasks.checks.rules import quote
+from tasks.snapshots import parquet_scan
 
 _EngineType = type[SqlAlchemyExecutionEngine]
 
@@ -111,10 +112,7 @@ def _open(tables: dict[str, list[str]]) -> sa.Engine:
         connection.exec_driver_sql("SET TimeZone = 'UTC'")
         connection.exec_driver_sql("SET enable_progress_bar = false")
         for name, files in tables.items():
-            listed = ", ".join(literal(file) for file in files)
-            connection.exec_driver_sql(
-                f"CREATE VIEW {quote(name)} AS SELECT * FROM read_parquet([{listed}])"  # noqa: S608 - quoted
-            )
+            connection.exec_driver_sql(f"CREATE VIEW {quote(name)} AS SELECT * FROM {parquet_scan(files)}")  # noqa: S608
     return engine
 
 

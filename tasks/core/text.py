@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-_ADDRESS = re.compile(r"[A-Za-z0-9._%+\-']+@[A-Za-z0-9.\-]+")
+# Too wide rather than too narrow: letters of every script, and whatever else mail systems take before the @.
+_ADDRESS = re.compile(r"""[^\s<>()\[\]{},;:"|]+@[^\s<>()\[\]{},;:"'|]+""")
 
 
 def mask_addresses(text: str) -> str:

@@ -255,7 +255,7 @@ def _prepared(seed: int, share: float) -> Any:
         """CREATE TABLE raw AS
         SELECT file_row_number AS n, starts_with(InvoiceNo, 'C') AS is_return, InvoiceNo, StockCode, Description,
             Quantity, UnitPrice, CustomerID, InvoiceDate, Country
-        FROM read_parquet($path, file_row_number = true)""",
+        FROM read_parquet($path, file_row_number = true, hive_partitioning = false)""",
         {"path": str(ONLINE_RETAIL)},
     )
     con.execute(

@@ -69,6 +69,10 @@ class Retention(_Part):
         return self
 
 
+SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
+"""A source's name is a folder of the store: letters, digits, - and _, beginning with a letter or digit."""
+
+
 class SourcePlan(_Part):
     """A database whose tables are backed up from one consistent point."""
 
@@ -265,7 +269,7 @@ class Plan(_Part):
     reports: Path = Field(Path("mailstay-reports"), description="Folder for reports.")
     store: StorePlan
     retention: Retention = Retention()
-    sources: dict[str, SourcePlan] = Field(min_length=1)
+    sources: dict[SourceName, SourcePlan] = Field(min_length=1)
     providers: dict[str, ProviderPlan] = Field(min_length=1)
     detection: DetectionPlan = DetectionPlan()
     objects: dict[str, MarketingObject] = Field(

@@ -14,7 +14,7 @@ from tasks.snapshots.models import (
     snapshot_name,
     split_name,
 )
-from tasks.snapshots.reading import canonical_views, connect
+from tasks.snapshots.reading import canonical_views, connect, parquet_scan
 from tasks.snapshots.restoring import Restored, RestoredTable, restore
 from tasks.snapshots.signing import (
     SigningKey,
@@ -56,6 +56,7 @@ __all__ = [
     "load_key",
     "load_or_create_key",
     "open_store",
+    "parquet_scan",
     "public_key_hex",
     "restore",
     "snapshot_name",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import TYPE_CHECKING, Literal
 
@@ -43,11 +43,18 @@ def connect(store: Store, snapshots: Mapping[str, str]) -> duckdb.DuckDBPyConnec
             while name.lower() in taken:
                 name, number = f"{table}_{number}", number + 1
             taken.add(name.lower())
-            files = ", ".join(_text(path) for path in store.table_files(snapshot_id, table))
-            connection.execute(
-                f"CREATE VIEW {_quoted(alias)}.{_quoted(name)} AS SELECT * FROM read_parquet([{files}])"  # noqa: S608
-            )
+            scan = parquet_scan(store.table_files(snapshot_id, table))
+            connection.execute(f"CREATE VIEW {_quoted(alias)}.{_quoted(name)} AS SELECT * FROM {scan}")  # noqa: S608
     return connection
+
+
+def parquet_scan(files: Sequence[str]) -> str:
+    """Return the DuckDB expression that reads `files` as one table, and nothing but them.
+
+    Without `hive_partitioning = false` DuckDB takes a folder such as `status=live` in the store's path for a column,
+    in place of the table's own.
+    """
+    return f"read_parquet([{', '.join(_text(path) for path in files)}], hive_partitioning = false)"
 
 
 def canonical_views(connection: duckdb.DuckDBPyConnection, alias: str, mapping: Mapped) -> list[str]:

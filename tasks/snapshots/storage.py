@@ -57,7 +57,8 @@ class Storage:
         Raises:
             FileNotFoundError: there is nothing.
         """
-        return bytes(self._call("get", path).bytes())
+        with self._heard("get", path):
+            return bytes(self._call("get", path).bytes())
 
     def chunks(self, path: str) -> Iterator[bytes]:
         """Yield the bytes at `path` piece by piece.
@@ -66,12 +67,13 @@ class Storage:
             FileNotFoundError: there is nothing.
         """
         if self.root is not None:
-            with (self.root / path).open("rb") as file:
+            with self._heard("read", path), (self.root / path).open("rb") as file:
                 while piece := file.read(_CHUNK):
                     yield piece
             return
-        for piece in self._call("get", path).stream(min_chunk_size=_CHUNK):
-            yield bytes(piece)
+        with self._heard("get", path):
+            for piece in self._call("get", path).stream(min_chunk_size=_CHUNK):
+                yield bytes(piece)
 
     def hash(self, path: str) -> tuple[str, int]:
         """Return the SHA-256 (hex) and the size of what lies at `path`, reading all of it.
@@ -94,8 +96,9 @@ class Storage:
 
     def list(self, prefix: str) -> Paths:
         """Return every path below the folder `prefix`, sorted."""
-        found = self._call("list", prefix)
-        return sorted(str(entry["path"]) for page in found for entry in page)
+        with self._heard("list", prefix):
+            found = self._call("list", prefix)
+            return sorted(str(entry["path"]) for page in found for entry in page)
 
     def put_new(self, path: str, content: bytes) -> None:
         """Store `content` at `path`, which nobody has written before.
@@ -182,16 +185,29 @@ class Storage:
 
     def _call(self, verb: str, path: str, *rest: Any, **options: Any) -> Any:
         import obstore
+
+        with self._heard(verb, path):
+            return getattr(obstore, verb)(self._store, path, *rest, **options)
+
+    @contextlib.contextmanager
+    def _heard(self, verb: str, path: str) -> Iterator[None]:
+        """Turn what the store or the disk says into our own errors, also while an answer is still being read."""
         from obstore.exceptions import AlreadyExistsError, BaseError, NotFoundError, PreconditionError
 
         try:
-            return getattr(obstore, verb)(self._store, path, *rest, **options)
+            yield
         except (NotFoundError, FileNotFoundError):
             raise FileNotFoundError(path) from None
         except (AlreadyExistsError, PreconditionError):
             raise FileExistsError(path) from None
         except BaseError as error:
             raise StoreError(f"The store refused to {verb}: {error}", where=f"{self.url}: {path}") from None
+        except FileExistsError:
+            raise
+        except OSError as error:
+            raise StoreError(
+                f"The disk refused to {verb}: {error.strerror}", where=f"{self.url}: {path}"
+            ) from None
 
 
 def _sync_file(path: Path) -> None:

@@ -42,6 +42,7 @@ Verdicts = list[Verdict | Damaged]
 Holds = list[Hold]
 
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
+_NUMBERED = re.compile(r"/(\d{6})\.json$")
 
 
 class Store:
@@ -229,7 +230,8 @@ class Store:
         """Return the verdicts on a snapshot, oldest first; one that was tampered with comes as its error."""
         source, sequence = split_name(snapshot_id)
         paths = self.storage.list(f"verify/{source}/{sequence:08d}/")
-        return [self._verdict(path, snapshot_id) for path in paths]
+        digest = self._digest(snapshot_id)
+        return [self._verdict(path, snapshot_id, digest) for path in paths if _NUMBERED.search(path)]
 
     def hold(self, snapshot_id: str, *, reason: str, by: str, at: datetime) -> Hold:
         """Keep retention from a snapshot until the hold is released; the same reason again is the same hold."""
@@ -336,7 +338,7 @@ class Store:
         source, sequence = split_name(snapshot_id)
         folder = f"verify/{source}/{sequence:08d}/"
         while True:
-            taken = [int(Path(path).stem) for path in self.storage.list(folder)]
+            taken = [int(found[1]) for path in self.storage.list(folder) if (found := _NUMBERED.search(path))]
             verdict = Verdict(
                 store_id=self.store_id,
                 snapshot_id=snapshot_id,
@@ -354,7 +356,14 @@ class Store:
             crash_point("verdict.after_put")
             return verdict
 
-    def _verdict(self, path: str, snapshot_id: str) -> Verdict | Damaged:
+    def _digest(self, snapshot_id: str) -> str | None:
+        """Return the digest of the manifest that is there now; None if it cannot be read (then that is the fault)."""
+        try:
+            return self.manifest(snapshot_id).digest
+        except (Damaged, SnapshotError):
+            return None
+
+    def _verdict(self, path: str, snapshot_id: str, digest: str | None) -> Verdict | Damaged:
         try:
             body = unsealed(self.storage.get(path), self.public_key_hex, where=path)
             verdict = Verdict.model_validate(body)
@@ -365,13 +374,21 @@ class Store:
         place = f"verify/{verdict.snapshot_id}/{verdict.number:06d}.json"
         if verdict.store_id != self.store_id or place != path:
             return Damaged(f"The verdict is on another snapshot than {snapshot_id}", where=path)
+        if digest is not None and verdict.manifest_digest != digest:
+            # The number was taken again after the manifest that was judged had been removed.
+            return Damaged(f"The verdict is on another manifest than the one of {snapshot_id}", where=path)
         return verdict
 
     def _all_verdicts(self) -> dict[str, Verdicts]:
         found: dict[str, Verdicts] = defaultdict(list)
+        digests: dict[str, str | None] = {}
         for path in self.storage.list("verify/"):
             snapshot_id = "/".join(path.split("/")[1:3])
-            found[snapshot_id].append(self._verdict(path, snapshot_id))
+            if not _NUMBERED.search(path):
+                continue
+            if snapshot_id not in digests:
+                digests[snapshot_id] = self._digest(snapshot_id)
+            found[snapshot_id].append(self._verdict(path, snapshot_id, digests[snapshot_id]))
         return found
 
     def _all_holds(self) -> dict[str, Holds]:
@@ -431,6 +448,8 @@ def object_problem(storage: Storage, ref: ObjectRef) -> str | None:
         found, size = storage.hash(ref.path)
     except FileNotFoundError:
         return "is missing"
+    except StoreError as error:
+        return f"cannot be read ({error.what})"
     if size != ref.bytes:
         return f"has {size} bytes, {ref.bytes} were written"
     return None if found == ref.sha256 else "does not hold the bytes that were written"

@@ -16,6 +16,7 @@ FindingKind = Literal[
     "object_missing",
     "object_size",
     "object_changed",
+    "object_unreadable",
     "manifest_missing",
     "manifest_changed",
     "chain_broken",
@@ -47,6 +48,7 @@ class VerifyReport:
         objects: distinct objects that were looked at.
         bytes: bytes read and hashed (level `content`) or compared by size (level `structure`).
         snapshots: snapshots that were looked at.
+        heads: per source the digest of its newest manifest, to be written down outside the store.
     """
 
     level: Level
@@ -55,6 +57,7 @@ class VerifyReport:
     objects: int
     bytes: int
     snapshots: int
+    heads: dict[str, str]
 
     def as_records(self) -> list[dict[str, Any]]:
         """Return the findings as plain records, as verdicts keep them."""
@@ -95,6 +98,7 @@ def verify(
         objects=len(check.seen),
         bytes=check.bytes,
         snapshots=check.snapshots,
+        heads=check.heads,
     )
 
 
@@ -103,6 +107,7 @@ class _Check:
         self.store, self.level, self.progress = store, level, progress
         self.findings: list[VerifyFinding] = []
         self.seen: dict[str, tuple[FindingKind, str] | None] = {}
+        self.heads: dict[str, str] = {}
         self.bytes = self.snapshots = 0
 
     def everything(self, anchors: Mapping[str, str]) -> None:
@@ -159,6 +164,8 @@ class _Check:
                 self._link(manifest, manifests[sequence - 1])
             elif sequence == 1 and manifest.parent_digest is not None:
                 self._add("chain_broken", manifest.snapshot_id, "The first manifest names one before it")
+        if newest := manifests.get(max(present)):
+            self.heads[source] = newest.digest
         if anchor is not None:
             self._anchor(source, anchor, {one.digest: one for one in manifests.values()})
         return list(manifests.values())
@@ -228,7 +235,7 @@ class _Check:
         if size != ref.bytes:
             return "object_size", f"has {size:,} bytes, {ref.bytes:,} were written"
         if self.level == "content" and (problem := object_problem(self.store.storage, ref)):
-            return "object_changed", problem
+            return "object_unreadable" if "cannot be read" in problem else "object_changed", problem
         return None
 
     def _marks(self, snapshot_id: str) -> None:

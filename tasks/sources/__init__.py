@@ -4,10 +4,11 @@ from tasks.sources.errors import SourceError, ValueDoesNotFit
 from tasks.sources.facts import CASTS, ColumnFacts, ForeignKey, TableFacts
 from tasks.sources.opening import open_source, open_target
 from tasks.sources.porting import portable
-from tasks.sources.reading import BATCH_ROWS, Source, SourceReader
+from tasks.sources.reading import BATCH_BYTES, BATCH_ROWS, Source, SourceReader
 from tasks.sources.target import Target, TargetWriter
 
 __all__ = [
+    "BATCH_BYTES",
     "BATCH_ROWS",
     "CASTS",
     "ColumnFacts",

@@ -7,6 +7,7 @@ the Python types of every column are looked at first.
 from __future__ import annotations
 
 import json
+import math
 import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -249,6 +250,8 @@ def _literal(value: Any) -> str | None:
         return "'" + value.replace("'", "''") + "'"
     if isinstance(value, bytes):
         return f"X'{value.hex()}'"
+    if isinstance(value, float) and math.isinf(value):
+        return "9e999" if value > 0 else "-9e999"  # as SQLite's own shell writes it
     if isinstance(value, bool | int | float | Decimal | date | datetime | time):
         return str(value)
     raise Unfit

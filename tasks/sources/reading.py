@@ -16,6 +16,8 @@ from tasks.sources.errors import SourceError, ValueDoesNotFit
 from tasks.sources.facts import TableFacts
 
 BATCH_ROWS = 65_536
+BATCH_BYTES = 32 * 2**20
+_FIRST_ROWS = 1_024  # the first rows tell how wide the others may be
 
 
 class Source(Protocol):
@@ -86,7 +88,7 @@ class SourceReader(ABC):
         """Return the number of rows, counted by the database inside the transaction."""
 
     def batches(self, table: str, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Yield the table's rows in key order, at most `batch_rows` at a time.
+        """Yield the table's rows in key order, at most `batch_rows` and about `BATCH_BYTES` at a time.
 
         A table without a primary key comes in the order it is stored in.
 
@@ -104,11 +106,17 @@ class SourceReader(ABC):
                 where=table,
                 fix="exclude the table in the plan",
             )
+        fetch = min(batch_rows, _FIRST_ROWS)
         with closing(self._select(known)) as cursor:
-            while rows := self._fetch(known, cursor, batch_rows):
+            while rows := self._fetch(known, cursor, fetch):
                 values = list(zip(*rows, strict=True))
+                del rows
                 arrays = [self._convert(known, at, one) for at, one in enumerate(values)]
-                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
+                del values, arrays
+                yield batch
+                fits = BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)
+                fetch = max(1, min(batch_rows, fits, 8 * fetch))
 
     def _convert(self, table: Table, at: int, values: tuple[Any, ...]) -> pa.Array:
         column = table.columns[at]

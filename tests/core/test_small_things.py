@@ -46,6 +46,9 @@ def test_canonical_json_refuses_what_json_cannot_say(value: float) -> None:
 
 def test_addresses_are_masked_in_any_text() -> None:
     assert mask_addresses("to <o'neil+x@mail.example.co.uk>, c12@shop.example") == "to <<address>>, <address>"
+    assert (
+        mask_addresses("an jürgen@münchen.de: o#b@x.com, 'q@x.com'") == "an <address>: <address>, <address>'"
+    )
 
 
 def test_plural() -> None:

@@ -15,7 +15,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.core import DrivenClock, canonical_json
-from tasks.snapshots import Damaged, Manifest, ObjectRef, SigningKey, Store, connect, generate_key, verify
+from tasks.snapshots import (
+    Damaged,
+    Manifest,
+    ObjectRef,
+    SigningKey,
+    Store,
+    StoreError,
+    connect,
+    generate_key,
+    verify,
+)
 from tasks.snapshots.signing import sealed, unsealed
 
 Take = Callable[..., Manifest]
@@ -220,6 +230,43 @@ def test_a_verdict_moved_to_another_snapshot_does_not_count(filled: Store, clock
         filled.storage.root / "verify/shop/00000001", filled.storage.root / "verify/shop/00000002"
     )
     assert (filled.state("shop/00000001"), filled.state("shop/00000002")) == ("valid", "committed")
+
+
+def test_a_snapshot_in_the_place_of_a_judged_one_does_not_inherit_its_verdict(
+    filled: Store, taken: Take, clock: DrivenClock
+) -> None:
+    filled.mark("shop/00000003", "valid", findings=[], at=clock.now(), by="validate")
+    assert filled.latest("shop").snapshot_id == "shop/00000003"  # type: ignore[union-attr]
+    head = verify(filled, level="structure").heads["shop"]
+    manifest_file(filled, 3).unlink()
+    clock.advance(60)
+    assert taken(filled).snapshot_id == "shop/00000003"
+    assert filled.state("shop/00000003") == "committed"
+    assert filled.list("shop")[-1].state == "committed"
+    assert filled.latest("shop") is None
+    assert [one.kind for one in verify(filled, level="structure").findings] == ["verdict_changed"]
+    kinds = {one.kind for one in verify(filled, level="structure", anchors={"shop": head}).findings}
+    assert kinds == {"verdict_changed", "anchor_missing"}
+
+
+def test_stray_files_among_the_verdicts_disturb_nobody(filled: Store, clock: DrivenClock) -> None:
+    filled.mark("shop/00000001", "valid", findings=[], at=clock.now(), by="validate")
+    assert filled.storage.root is not None
+    (filled.storage.root / "verify/shop/00000001/.DS_Store").write_bytes(b"x")
+    assert filled.mark("shop/00000001", "quarantined", findings=[], at=clock.now(), by="x").number == 2
+    assert filled.state("shop/00000001") == "quarantined"
+
+
+def test_an_object_that_the_disk_cannot_read_is_named_like_every_other_damage(filled: Store) -> None:
+    """A folder in the place of the object: reading it is an error of the disk, not of its content."""
+    ref, path = object_of(filled, "customers", "shop/00000001")
+    path.unlink()
+    path.mkdir()
+    with pytest.raises(StoreError, match="The disk refused to read: Is a directory"):
+        filled.storage.hash(ref.path)
+    found = verify(filled, level="content").findings
+    assert {one.table for one in found} == {"customers"}
+    assert {one.object for one in found} == {ref.sha256}
 
 
 def test_a_changed_hold_is_found(filled: Store, clock: DrivenClock) -> None:

@@ -214,6 +214,15 @@ def test_the_same_rows_make_the_same_objects_whatever_the_batch(store: Store, ta
     ]
 
 
+def test_a_folder_name_that_looks_like_a_partition_changes_no_value(tmp_path: Path, key: SigningKey) -> None:
+    store = Store.open(str(tmp_path / "status=live" / "env=prod"), signing_key=key, create=True)
+    content = {"subscribers": pa.table({"id": [1, 2], "status": ["enabled", "blocklisted"]})}
+    manifest = take_snapshot(InMemory(content), store, clock=SystemClock(), plan_digest="")
+    with connect(store, {"esp": manifest.snapshot_id}) as connection:
+        found = connection.execute("SELECT * FROM esp.subscribers ORDER BY id").fetchall()
+    assert found == [(1, "enabled"), (2, "blocklisted")]
+
+
 def test_memory_is_bounded_by_the_batch_and_not_by_the_table(store: Store) -> None:
     """Batches are dropped once they are in an object: at no time does more than a row group stay alive."""
 

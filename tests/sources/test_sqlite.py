@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import DrivenClock, SystemClock, UsageError
-from tasks.sources import SourceError, SourceReader, ValueDoesNotFit, open_source
+from tasks.sources import BATCH_BYTES, SourceError, SourceReader, ValueDoesNotFit, open_source
 
 Built = Callable[..., str]
 
@@ -304,3 +304,18 @@ def inverted(connection: sqlite3.Connection, value: Any, cast: str | None) -> An
     if cast == "time_from_text":
         return value.isoformat(" ") if isinstance(value, dt.datetime) else value.isoformat()
     return value
+
+
+def test_a_batch_of_wide_rows_is_short_and_one_of_narrow_rows_is_long(built: Built) -> None:
+    body = "x" * 40_000
+    url = built(
+        "CREATE TABLE wide (id INTEGER PRIMARY KEY, body TEXT)",
+        "CREATE TABLE narrow (id INTEGER PRIMARY KEY)",
+        rows={"wide": [(n, body) for n in range(3000)], "narrow": [(n,) for n in range(100_000)]},
+    )
+    with open_source("s", url).open(SystemClock()) as reader:
+        wide = [(batch.num_rows, batch.nbytes) for batch in reader.batches("wide")]
+        narrow = [batch.num_rows for batch in reader.batches("narrow")]
+    assert sum(rows for rows, _ in wide) == 3000
+    assert max(size for _, size in wide) < 1.5 * BATCH_BYTES
+    assert max(narrow) == 65_536
