@@ -54,12 +54,11 @@ def main() -> None:
         app(standalone_mode=True)
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else 1
+        if code == 130:
+            show.err.print("mailstay: stopped; what was committed stays, the next run goes on from there")
     except MailstayError as error:
         show.err.print(f"mailstay: {mask_addresses(str(error))}", markup=False, style="red")
         code = error.exit_code
-    except KeyboardInterrupt:
-        show.err.print("mailstay: stopped; what was committed stays, the next run goes on from there")
-        code = 130
     sys.stdout.flush()
     sys.stderr.flush()
     os._exit(
@@ -256,7 +255,7 @@ def _open_journal(plan: str) -> tuple[Any, Any]:
 def incidents_list(plan: PlanOption = "plan.yaml", json_: JsonOption = False) -> None:
     """List all incidents, the newest first."""
     _, journal = _open_journal(plan)
-    found = journal.incidents()
+    found = list(reversed(journal.incidents()))
     show.as_json({"incidents": found}) if json_ else show.incident_list(found)
 
 
@@ -307,13 +306,15 @@ def incidents_declare(
 def incidents_approve(
     incident: Annotated[str, typer.Argument(help="An incident's id.")],
     name: NameOption,
+    approval: Annotated[int, typer.Option(help="The number of the approval; needed where several wait.")] = 0,
     reject: Annotated[bool, typer.Option("--reject", help="Refuse instead.")] = False,
     plan: PlanOption = "plan.yaml",
     json_: JsonOption = False,
 ) -> None:
     """Answer the approval that a run of `respond` or `recover` waits for; the run goes on within seconds.
 
-    The name is what you type: the record says that no login vouches for it.
+    `incidents show` lists what each would allow. The name is what you type: the record says that no login vouches
+    for it.
     """
     _, journal = _open_journal(plan)
     waiting = [one for one in journal.approvals(incident) if one.status == "awaiting"]
@@ -321,13 +322,19 @@ def incidents_approve(
         raise UsageError(
             "No approval waits for an answer", where=incident, fix="run `mailstay incidents show` on it"
         )
+    chosen = [one for one in waiting if approval in (0, one.id)]
+    if len(chosen) != 1:
+        raise UsageError(
+            "Several approvals wait" if chosen else f"Approval {approval} does not wait for an answer",
+            where=f"{incident}: " + "; ".join(f"{one.id} ({one.subject})" for one in waiting),
+            fix="name one of them with --approval",
+        )
     decision: Literal["approved", "rejected"] = "rejected" if reject else "approved"
-    answered = [journal.answer_approval(one.id, decision, name, False, "cli") for one in waiting]
+    answered = journal.answer_approval(chosen[0].id, decision, name, False, "cli")
     if json_:
-        show.as_json({"answered": answered})
+        show.as_json({"answered": [answered]})
         return
-    for one in answered:
-        show.out.print(f"{one.subject}: {one.status} by {name}", markup=False)
+    show.out.print(f"{answered.subject}: {answered.status} by {name}", markup=False)
 
 
 @app.command(epilog=EPILOGUE)
@@ -348,11 +355,14 @@ def respond(
         typer.Option(help="`policy` approves reversible actions that the plan lists."),
     ] = "ask",
     wait_minutes: Annotated[
-        int, typer.Option(min=0, help="How long to wait for an answer before holding.")
+        int, typer.Option(min=0, max=1440, help="How long to wait for an answer before holding.")
     ] = 0,
     json_: JsonOption = False,
 ) -> None:
     """Respond to an outage: declare, hold the last good snapshot, plan, and with `--mode act` pause campaigns."""
+    from tasks.plan import load_plan
+
+    currency = load_plan(plan).plan.report.currency
     with _flows(quiet=json_):
         from flows.respond import respond as run
 
@@ -367,7 +377,7 @@ def respond(
             name=name,
             wait_minutes=wait_minutes,
         )
-    show.as_json(result) if json_ else show.response(result)
+    show.as_json(result) if json_ else show.response(result, currency)
     if result.held:
         raise typer.Exit(HELD)
 
@@ -398,7 +408,11 @@ def review(
     incident: Annotated[str, typer.Option(help="An incident's id; the latest resolved one if absent.")] = "",
     json_: JsonOption = False,
 ) -> None:
-    """Review an incident: what it cost, what the plan missed, what changes. Writes a report; changes nothing else."""
+    """Review an incident: what it cost, what the plan missed, what changes.
+
+    Writes a report and its action items, and tells the stakeholders who get executive reports; changes nothing at the
+    provider.
+    """
     with _flows(quiet=json_):
         from flows.review import review as run
 

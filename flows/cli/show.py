@@ -19,6 +19,8 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from tasks.core import Money
+
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
 
@@ -321,8 +323,11 @@ def incident(content: dict[str, Any]) -> None:
     if content["approvals"]:
         out.print("\nApprovals")
         table(
-            ["id", "subject", "status", "by", "through"],
-            [[one.id, one.subject, one.status, one.name, one.via] for one in content["approvals"]],
+            ["id", "subject", "status", "by", "through", "allows"],
+            [
+                [one.id, one.subject, one.status, one.name, one.via, _allows(one.actions)]
+                for one in content["approvals"]
+            ],
         )
     if content["actions"]:
         out.print("\nActions")
@@ -340,13 +345,53 @@ def incident(content: dict[str, Any]) -> None:
     )
 
 
-def response(result: Any) -> None:
-    """Print what a response came to."""
-    counts = ", ".join(f"{count} {status}" for status, count in result.actions.items()) or "no actions"
-    out.print(f"{result.incident}: {counts}", markup=False)
+def _allows(actions: Sequence[dict[str, Any]]) -> str:
+    return "; ".join(
+        f"{one['kind']} {one['target']}" + ("" if one.get("undoable", True) else " (for good)")
+        for one in actions
+    )
+
+
+def response(result: Any, currency: str) -> None:
+    """Print the plan that a person decides on, then what was done and what is open."""
+    if result.plan:
+        table(
+            [
+                "campaign",
+                "kind",
+                "people",
+                "due (UTC)",
+                "useful until",
+                "do",
+                "undo",
+                "if nothing is done",
+                "at stake",
+            ],
+            [
+                [
+                    one["name"],
+                    one["kind"],
+                    f"{one['audience']:,}",
+                    when(one["due_at"]),
+                    when(one["useful_until"]),
+                    one["action"] or "nothing stops it",
+                    one["undo"] or "—",
+                    one["if_nothing"],
+                    Money(one["at_stake_minor"], currency).whole() if one["at_stake_minor"] else "—",
+                ]
+                for one in result.plan
+            ],
+            numbers=["people", "at stake"],
+        )
+    done = ", ".join(f"{count} {status}" for status, count in result.actions.items())
+    out.print(f"{result.incident}: {done or 'nothing was changed at the provider'}", markup=False)
     if result.held:
         out.print(f"Held: {result.reason}", markup=False)
         out.print(f"Next: mailstay incidents show {result.incident}, then run respond again", markup=False)
+    elif result.plan and not done:
+        out.print("Next: the same with --mode act, which asks before it stops anything", markup=False)
+    if result.vendor_ticket:
+        out.print(f"Text for the provider's support: {result.vendor_ticket}", markup=False)
 
 
 def recovery(result: Any) -> None:
@@ -366,8 +411,10 @@ def reviewed(result: Any) -> None:
         f"{result.incident}: report v{result.version:02d} ({'settled' if result.settled else 'provisional'})"
     )
     out.print(
-        f"  net loss {loss['net'] / 100:,.0f} {loss['currency']}"
-        f" (95 %: {loss['low'] / 100:,.0f} to {loss['high'] / 100:,.0f})"
+        "  net loss {} (95 %: {} to {})".format(
+            *(Money(loss[name], loss["currency"]).whole() for name in ("net", "low", "high"))
+        ),
+        markup=False,
     )
     out.print(f"  {result.report}", markup=False)
 

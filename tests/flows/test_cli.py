@@ -1,0 +1,116 @@
+"""The command line where a person decides: what it shows before it asks, and that a mistake ends in one sentence."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from flows.cli import app
+from tasks.core import DrivenClock, UsageError
+from tasks.incidents import Journal, open_journal
+from tasks.plan import load_plan
+
+PLAN = """
+version: 1
+name: Shop
+clock: driven:clock.json
+journal: sqlite:///journal.db
+store: {url: store}
+sources: {shop: {url: "sqlite:///shop.db"}}
+providers: {esp: {kind: listmonk, api_url: "http://127.0.0.1:9"}}
+"""
+
+
+@pytest.fixture
+def plan(tmp_path: Path, clock: DrivenClock) -> Path:
+    (tmp_path / "plan.yaml").write_text(PLAN)
+    return tmp_path / "plan.yaml"
+
+
+@pytest.fixture
+def journal(plan: Path) -> Journal:
+    return open_journal(load_plan(plan))
+
+
+def ask(journal: Journal, subject: str, kind: str) -> int:
+    return journal.request_approval(
+        "INC-0001",
+        subject=subject,
+        actions=[{"kind": kind, "target": "campaign/7", "undoable": kind == "pause"}],
+        expires_at=journal.clock.now() + timedelta(days=1),
+    ).id
+
+
+def run(*arguments: str) -> str:
+    result = CliRunner().invoke(app, arguments, catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_each_waiting_approval_is_shown_with_what_it_allows_and_answered_by_itself(
+    plan: Path, journal: Journal
+) -> None:
+    journal.declare(
+        "esp", cause_class="unknown", summary="s", detected_at=journal.clock.now(), declared_by="x"
+    )
+    first, second = (
+        ask(journal, "pause 1 campaign", "pause"),
+        ask(journal, "send 1 campaign late", "catch_up"),
+    )
+    shown = run("incidents", "show", "INC-0001", "--plan", str(plan))
+    assert "pause campaign/7" in shown
+    assert "catch_up campaign/7 (for good)" in shown
+    with pytest.raises(UsageError, match="Several approvals wait") as caught:
+        run("incidents", "approve", "INC-0001", "--name", "Ada", "--plan", str(plan))
+    assert f"{first} (pause 1 campaign); {second} (send 1 campaign late)" in str(caught.value)
+    run(
+        "incidents",
+        "approve",
+        "INC-0001",
+        "--name",
+        "Ada",
+        "--plan",
+        str(plan),
+        "--approval",
+        str(second),
+        "--reject",
+    )
+    assert [one.status for one in journal.approvals("INC-0001")] == ["awaiting", "rejected"]
+    run("incidents", "approve", "INC-0001", "--name", "Ada", "--plan", str(plan))
+    assert [one.status for one in journal.approvals("INC-0001")] == ["approved", "rejected"]
+    with pytest.raises(UsageError, match="No approval waits"):
+        run("incidents", "approve", "INC-0001", "--name", "Ada", "--plan", str(plan))
+
+
+def test_incidents_are_listed_the_newest_first(plan: Path, journal: Journal) -> None:
+    for provider in ("esp", "other"):
+        journal.declare(
+            provider, cause_class="unknown", summary="s", detected_at=journal.clock.now(), declared_by="x"
+        )
+    found = json.loads(run("incidents", "list", "--plan", str(plan), "--json"))["incidents"]
+    assert [one["id"] for one in found] == ["INC-0002", "INC-0001"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["snapshots", "list"], "There is no store"),
+        (["incidents", "show", "INC-0009"], "INC-0009"),
+        (["respond", "esp", "--name", "x", "--wait-minutes", "2000"], "--wait-minutes"),
+        (["plan", "check", "--plan", "/nowhere/plan.yaml"], "/nowhere/plan.yaml"),
+    ],
+)
+def test_a_mistake_ends_in_one_sentence_and_no_traceback(plan: Path, arguments: list[str], said: str) -> None:
+    command = [str(Path(sys.executable).with_name("mailstay")), *arguments]
+    if "--plan" not in arguments:
+        command += ["--plan", str(plan)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=plan.parent)
+    assert done.returncode not in (0, -6, -11), done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
