@@ -1,5 +1,6 @@
 """SIGKILL of `recover` at its journaled steps, then again: the mailbox of the real SMTP server is the judge."""
 
+import random
 from collections import Counter
 from datetime import timedelta
 
@@ -98,19 +99,44 @@ def test_killed_and_left_alone_until_all_deadlines_are_over_nothing_goes_out_lat
 
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
-def test_killed_at_every_single_crash_point_it_keeps_its_promise(
+def test_killed_at_the_first_and_the_last_passing_of_every_point_it_keeps_its_promise(
     whole_run, aftermath, tmp_path, run_in_process
 ) -> None:
-    total = whole_run["*"]
-    for number in range(1, total + 1):
+    points = [name for name in whole_run if name != "*"]
+    passings = [*points, *(f"{name}#{whole_run[name]}" for name in points if whole_run[name] > 1)]
+    for number, point in enumerate(sorted(passings)):
         bench = aftermath.copy(tmp_path / f"at-{number}")
         bench.incident = aftermath.incident
         try:
-            code, _, said = run_in_process("recover", bench.plan_path, crash_at=f"*#{number}", **POLICY)
-            assert code == KILLED, said
+            code, _, said = run_in_process("recover", bench.plan_path, crash_at=point, **POLICY)
+            assert code == KILLED, f"{point}: {said}"
             bench.judge({}, finished=False)
             code, result, said = run_in_process("recover", bench.plan_path, **POLICY)
-            assert (code, result["state"]) == (0, "resolved"), f"after a kill at point {number}: {said}"
+            assert (code, result["state"]) == (0, "resolved"), f"after a kill at {point}: {said}"
             prove(bench)
         finally:
             bench.close()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(7200)
+@pytest.mark.parametrize("seed", range(24))
+def test_killed_again_and_again_at_random_points_it_keeps_its_promise(
+    seed, whole_run, aftermath, open_copy, run_in_process
+) -> None:
+    """Up to twelve kills in a row, each at any passing of any point of what is left to do, with time between them."""
+    dice = random.Random(seed)
+    bench = open_copy(aftermath)
+    for _ in range(12):
+        at = dice.randint(1, whole_run["*"])
+        code, result, said = run_in_process("recover", bench.plan_path, crash_at=f"*#{at}", **POLICY)
+        if code == 0:  # fewer points were left: it went through
+            assert result["state"] == "resolved", said
+            break
+        assert code == KILLED, f"seed {seed}: {said}"
+        bench.judge({}, finished=False)
+        bench.clock.advance(timedelta(minutes=dice.choice([0, 1, 7, 45])))
+    else:
+        code, result, said = run_in_process("recover", bench.plan_path, **POLICY)
+        assert (code, result["state"]) == (0, "resolved"), f"seed {seed}: {said}"
+    prove(bench)
