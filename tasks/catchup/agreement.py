@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import Any
 
 from tasks.catchup.desk import number_in
-from tasks.catchup.recovery import Question
+from tasks.catchup.recovery import SENDS, Question
 from tasks.incidents import Approval, Journal
 
 POLICY = "policy"
@@ -69,11 +69,20 @@ def agree(
         )
     # A campaign that the plan asks about gets a question of its own: yes sends it, no drops it.
     waiting += [
-        _ask(journal, incident_id, f"recover: send {one.name} although late? ({one.why})", [one], expires_at)
+        _ask(journal, incident_id, f"recover: {_in_words(one)} ({one.why})", [one], expires_at)
         for one in open_questions
         if one.kind == "send_anyway"
     ]
     return Agreed(_kinds(questions, _answers(journal, incident_id)), tuple(waiting))
+
+
+def _in_words(question: Question) -> str:
+    """Return what is asked about a campaign that the plan leaves to a person; not every one of them is late."""
+    if question.reason == "too_tight_as_planned":
+        return f"send {question.name} at its time, to as many as fit?"
+    return (
+        f"send {question.name} although late?" if question.reason == "rule_asks" else f"send {question.name}?"
+    )
 
 
 def _ask(
@@ -104,7 +113,8 @@ def _answers(journal: Journal, incident_id: str) -> dict[tuple[int, str], str]:
 
 
 def _answered(question: Question, answers: Mapping[tuple[int, str], str]) -> bool:
-    return (question.campaign_id, question.kind) in answers
+    sent_anyway = answers.get((question.campaign_id, "send_anyway")) == "approved" and question.kind in SENDS
+    return sent_anyway or (question.campaign_id, question.kind) in answers
 
 
 def _kinds(

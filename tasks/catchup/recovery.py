@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Literal
+from typing import Any
 
 import pyarrow as pa
 
@@ -29,8 +29,8 @@ SUPERSEDED, DROPPED = "mailstay-superseded", "mailstay-dropped"
 TAGS = {SUPERSEDED, DROPPED}
 STOP_TRIES = 5
 
-Agreement = Literal["catch_up", "reschedule", "drop", "send_anyway", "drop_anyway"]
-"""What somebody may have agreed to for one campaign; `…_anyway` answers a verdict `needs_approval`."""
+SENDS = frozenset({"catch_up", "reschedule"})
+"""Kinds of agreement that a yes to `send_anyway` covers too."""
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,9 @@ class Recovery:
             decision = approved(subject, now=now, messages_per_minute=speed, rule=rule)
         else:
             kind, _ = _agreement(decision)
-            if kind and kind not in agreed:
+            # Who said yes to sending the campaign need not say so again for what is left of it.
+            sent_anyway = "send_anyway" in agreed and kind in SENDS
+            if kind and kind not in agreed and not sent_anyway:
                 return self._outcomes(held, "held", f"not agreed to: {decision.why}")
         if decision.as_it_was:
             self._put_back(held)
@@ -319,7 +321,8 @@ class Recovery:
         self._end(held.id, held.status, SUPERSEDED)
         deadline = latest_useful_at(subject, rule)
         if decision.verdict == "reschedule" and decision.start_at is not None:
-            self.stepping.schedule(held, decision.start_at, deadline, decision.to_send)
+            if not self.stepping.schedule(held, decision.start_at, deadline, decision.to_send):
+                return self._outcomes(held, "held", "its time passed before it was set: run recover again")
             if self.stepping.remaining(held):
                 self.desk.keep(
                     f"closed/{held.id}",
@@ -403,6 +406,9 @@ class Recovery:
                 "done",
                 {"status": now.status},
             )
+        if now.status != "draft":
+            # It may have run until now, or again: what its workers still hold reaches the log a little later.
+            desk.until_quiet([campaign_id])
 
     def _outcomes(self, held: HeldCampaign, done: str, why: str) -> Outcomes:
         ledger = self.witnesses.stock(held)

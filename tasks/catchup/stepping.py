@@ -13,7 +13,7 @@ from tasks.catchup.journaled import Evidence
 from tasks.catchup.ledger import people_table, write_frozen
 from tasks.catchup.ramp import StepResult, engaged_first, limit_passed, next_step
 from tasks.catchup.steplist import STEP_KIND, Step, steps_of
-from tasks.catchup.verdicts import USABLE_SHARE
+from tasks.catchup.verdicts import USABLE_SHARE, capacity
 from tasks.catchup.witnesses import Witnesses, read_people
 from tasks.core import crash_point, digest_of
 
@@ -42,16 +42,21 @@ class Stepping:
         people = (who for who in ledger.people("not_attempted") if who not in blocked)
         return engaged_first(people, engagement)
 
-    def schedule(self, held: HeldCampaign, start_at: datetime, deadline: datetime | None, most: int) -> int:
-        """Have the provider mail up to `most` of the remaining people at `start_at`; return how many."""
-        step = next((one for one in self.steps(held.id) if not one.done), None)
-        if step is None:
-            people = self.remaining(held)[:most]
-            if not people:
-                return len(self.witnesses.committed(held.id))
-            step = self._write_down(held, people, deadline, start_at)
-        self._run(held, step)
-        return len(self.witnesses.committed(held.id))
+    def schedule(self, held: HeldCampaign, start_at: datetime, deadline: datetime | None, most: int) -> bool:
+        """Have the provider mail up to `most` of the remaining people at `start_at`; return whether that is set.
+
+        A step of an earlier run whose time has passed meanwhile is given up; its people go into a new one.
+        """
+        unfinished = next((one for one in self.steps(held.id) if not one.done), None)
+        if unfinished is not None:
+            self._run(held, unfinished)
+        if self.witnesses.committed(held.id):
+            return True
+        if deadline is not None:
+            most = min(most, capacity(start_at, deadline - GUARD, self.desk.speed()))
+        if people := self.remaining(held)[:most]:
+            self._run(held, self._write_down(held, people, deadline, start_at))
+        return bool(self.witnesses.committed(held.id))
 
     def catch_up(self, held: HeldCampaign, deadline: datetime | None) -> str:
         """Mail the remaining people in growing steps; return why it ended: `finished` or `no_time`.
@@ -121,10 +126,15 @@ class Stepping:
         people = frozenset(read_people(desk, step.file, step.digest))
         list_id = self._list(step)
         self._fill(step, list_id, people)
+        begun = desk.actions("delete_list", f"{step.key}:abandon")
+        late = "its list was taken away" if begun else self._too_late(len(people), step)
+        if late and desk.provider.find_campaign(step.campaign_name) is None:
+            # A campaign is not created with a time that is past: the provider refuses it, today and every other day.
+            self._abandon(step, list_id, None, late)
+            return
         campaign_id = self._campaign(held, step, list_id)
         if desk.provider.campaign(campaign_id).status == "draft":
-            begun = desk.actions("delete_list", f"{step.key}:abandon")
-            if late := "its list was taken away" if begun else self._too_late(len(people), step):
+            if late := late or self._too_late(len(people), step):
                 self._abandon(step, list_id, campaign_id, late)
                 return
             self._withhold(held, step, list_id, people)
@@ -224,8 +234,11 @@ class Stepping:
         end = begin + timedelta(minutes=people / USABLE_SHARE / self.desk.speed())
         return f"it would not be through by {step.deadline:%H:%M}" if end > step.deadline - GUARD else ""
 
-    def _abandon(self, step: Step, list_id: int, campaign_id: int, why: str) -> None:
-        """Take the list away, so that nobody starts the draft by mistake; its people stay in the ledger."""
+    def _abandon(self, step: Step, list_id: int, campaign_id: int | None, why: str) -> None:
+        """Take the list away, so that nobody starts the draft by mistake; its people stay in the ledger.
+
+        Without a campaign: none was created, and one that is created late after all has nobody to go to.
+        """
 
         def gone() -> Evidence | None:
             return (
@@ -242,6 +255,9 @@ class Stepping:
         )
         earlier = self.desk.actions("consent", f"{step.key}:withhold:")
         self.desk.settle(earlier, "not_done", {"read_back": "the list is gone"})
+        if campaign_id is None:
+            asked = self.desk.actions("create_campaign", f"{step.key}:campaign")
+            self.desk.settle(asked, "not_done", {"read_back": "there is no campaign of that name"})
         self._complete(step, {"campaign_id": campaign_id, "abandoned": why, "people": 0, "sent": 0})
 
     def _withhold(self, held: HeldCampaign, step: Step, list_id: int, people: frozenset[int]) -> None:

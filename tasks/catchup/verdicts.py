@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
@@ -147,21 +147,8 @@ def decide(
         )
     if deadline <= now:
         return verdict("drop", "too_late", f"it was useful until {_clock(deadline)}; now it is {_clock(now)}")
-    if held.untouched and held.planned_at > now:
-        if capacity(held.planned_at, deadline, messages_per_minute, share=1.0) < held.remaining:
-            return verdict(
-                "needs_approval",
-                "too_tight_as_planned",
-                f"started at {_clock(held.planned_at)} it would not be through by {_clock(deadline)}",
-            )
-        return verdict(
-            "reschedule",
-            "still_ahead",
-            f"its time, {_clock(held.planned_at)}, is still ahead: scheduled again as it was",
-            start=held.planned_at,
-            fits=held.remaining,
-            as_it_was=True,
-        )
+    if held.planned_at > now:
+        return _decide_ahead(held, held.planned_at, deadline, messages_per_minute)
     if rule is not None and rule.when_late == "drop":
         return verdict("drop", "rule_drops", f"the plan drops a late {held.kind}")
     if rule is not None and rule.when_late == "needs_approval":
@@ -192,36 +179,58 @@ def decide(
     return verdict("send", "late_but_useful", f"useful until {_clock(deadline)}", start=start, fits=fits)
 
 
-def approved(
-    held: Held,
-    *,
-    now: datetime,
-    messages_per_minute: float,
-    rule: LatenessRule | None,
-    free_at: datetime | None = None,
-) -> Decision:
+def _decide_ahead(held: Held, planned: datetime, deadline: datetime, messages_per_minute: float) -> Decision:
+    """Return the verdict on a campaign that is not late: whatever becomes of it, it starts at its planned time."""
+
+    def at_its_time(to_send: int, why: str, *, as_it_was: bool = False) -> Decision:
+        cut = held.remaining - to_send
+        return Decision(
+            held.campaign_id, "reschedule", "still_ahead", why, planned, deadline, to_send, cut, as_it_was
+        )
+
+    if not held.untouched:
+        # A part of it went out or was asked about: only what is sure to be through goes with a catch-up campaign.
+        fits = min(held.remaining, capacity(planned, deadline, messages_per_minute))
+        if fits == 0:
+            why = f"started at {_clock(planned)} it could not be through by {_clock(deadline)}"
+            return Decision(held.campaign_id, "drop", "too_late", why, deadline=deadline)
+        why = f"{fits} of {held.remaining} are sent at its time, {_clock(planned)}"
+        return at_its_time(
+            fits,
+            why + (f"; the rest does not fit before {_clock(deadline)}" if fits < held.remaining else ""),
+        )
+    if capacity(planned, deadline, messages_per_minute, share=1.0) < held.remaining:
+        why = f"started at {_clock(planned)} it would not be through by {_clock(deadline)}"
+        return Decision(held.campaign_id, "needs_approval", "too_tight_as_planned", why, deadline=deadline)
+    why = f"its time, {_clock(planned)}, is still ahead: scheduled again as it was"
+    return at_its_time(held.remaining, why, as_it_was=True)
+
+
+def approved(held: Held, *, now: datetime, messages_per_minute: float, rule: LatenessRule | None) -> Decision:
     """Return what a person's yes to a `needs_approval` verdict means now: send it, within its deadline if known.
 
-    A yes never lifts a deadline: what is too late is dropped. Without a known deadline there is nothing to cut to,
-    and the person who said yes answers for it.
+    A yes never lifts a deadline, nor does it bring a campaign forward: what is too late is dropped, and what is still
+    ahead starts at its planned time, cut to what fits. Without a known deadline there is nothing to cut to, and the
+    person who said yes answers for it.
     """
     without_question = rule.model_copy(update={"when_late": "send"}) if rule is not None else None
     planned = held.planned_at or now
-    again = Held(held.campaign_id, held.kind, planned, held.latest_useful_at, held.remaining, untouched=False)
-    decision = decide(
-        again, now=now, messages_per_minute=messages_per_minute, rule=without_question, free_at=free_at
-    )
+    again = replace(held, planned_at=planned, untouched=False)
+    decision = decide(again, now=now, messages_per_minute=messages_per_minute, rule=without_question)
     if decision.verdict != "needs_approval":
         return decision
-    begin = max(now, free_at or now)
-    return Decision(
-        held.campaign_id,
-        "send",
-        "late_but_useful",
-        "approved by a person; no deadline is known",
-        start_at=begin,
-        to_send=held.remaining,
-    )
+    why = "approved by a person; no deadline is known"
+    if planned > now:
+        return Decision(
+            held.campaign_id,
+            "reschedule",
+            "still_ahead",
+            why,
+            planned,
+            to_send=held.remaining,
+            as_it_was=held.untouched,
+        )
+    return Decision(held.campaign_id, "send", "late_but_useful", why, now, to_send=held.remaining)
 
 
 def decide_all(

@@ -260,3 +260,128 @@ def test_what_is_not_agreed_to_is_held_and_nothing_is_sent(bench) -> None:
         bench.recover(incident, agreed=frozenset())
     assert bench.mailed()[number] == []
     assert bench.provider().campaign(number).status == "draft"
+
+
+class Killed(Exception):
+    """Stands for a kill: a recovery that ends here writes down nothing more."""
+
+
+def kill_at(monkeypatch, point) -> None:
+    """Let the next recovery end at a crash point of its steps."""
+    from tasks.catchup import stepping
+
+    def crash(name: str) -> None:
+        if name == point:
+            monkeypatch.undo()
+            raise Killed(name)
+
+    monkeypatch.setattr(stepping, "crash_point", crash)
+
+
+def test_a_yes_to_a_campaign_that_is_too_tight_does_not_bring_it_forward(bench) -> None:
+    number = bench.campaign("Sale", kind="sale", at=6 * HOUR, deadline=6 * HOUR + timedelta(minutes=2))
+    incident = bench.respond(number)
+    bench.clock.advance(HOUR)
+    [outcome] = bench.recover(incident, agreed=frozenset({"send_anyway"}))
+    assert (outcome.done, bench.mailed()[number]) == ("scheduled", [])
+    bench.clock.advance(6 * HOUR)
+    times = [at for _, at in bench.mailed()[number]]
+    assert times
+    assert min(times) >= bench.planned[number]
+    assert max(times) <= bench.deadline[number]
+    assert outcome.scheduled == len(times)
+    bench.judge({})
+
+
+def test_a_yes_to_a_campaign_that_no_deadline_is_known_of_puts_it_back_at_its_time(bench) -> None:
+    number = bench.campaign("Greeting", kind="greeting", at=6 * HOUR)
+    before = bench.provider().campaign(number)
+    incident = bench.respond(number)
+    bench.clock.advance(HOUR)
+    [outcome] = bench.recover(incident, agreed=frozenset({"send_anyway"}))
+    assert (outcome.done, outcome.scheduled) == ("put_back", 160)
+    assert bench.provider().campaign(number) == before
+
+
+def test_a_step_whose_time_passed_before_its_campaign_was_made_gets_a_new_time(bench, monkeypatch) -> None:
+    number = bench.campaign("Come back", kind="winback", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(3 * HOUR)
+    kill_at(monkeypatch, "recover.step:intended")
+    with pytest.raises(Killed):
+        bench.recover(incident)
+    bench.clock.advance(3 * HOUR)
+    [outcome] = bench.recover(incident)
+    assert (outcome.done, outcome.scheduled) == ("scheduled", 160)
+    bench.clock.advance(3 * HOUR)
+    bench.judge({})
+    assert {who for who, _ in bench.mailed()[number]} == set(range(1, 161))
+
+
+def test_a_step_whose_time_passed_before_it_was_set_expires_nobody(bench) -> None:
+    number = bench.campaign("Come back", kind="winback", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(3 * HOUR)
+    with pytest.MonkeyPatch.context() as patched:
+        from tasks.catchup.stepping import Stepping
+
+        def killed(*_: object) -> None:
+            raise Killed
+
+        patched.setattr(Stepping, "_start", killed)
+        with pytest.raises(Killed):
+            bench.recover(incident)
+    bench.clock.advance(3 * HOUR)
+    [outcome] = bench.recover(incident)
+    assert (outcome.done, outcome.counts["expired"], outcome.scheduled) == ("scheduled", 0, 160)
+    bench.clock.advance(3 * HOUR)
+    bench.judge({})
+    assert {who for who, _ in bench.mailed()[number]} == set(range(1, 161))
+
+
+def test_whoever_a_worker_still_held_when_a_resumed_original_was_cancelled_is_not_mailed_again(
+    bench, monkeypatch
+) -> None:
+    """The row of a message that a worker holds comes into the log a look after the campaign was cancelled."""
+    from tasks.drills.esp.schema import MESSAGES, connect
+    from tasks.providers import RunningStats
+
+    number = bench.campaign("News", status="running")
+    bench.clock.advance(30)
+    incident = bench.respond(number)
+    with pytest.raises(AssertionError):
+        bench.recover(incident, agreed=frozenset())
+    bench.provider().start(number)
+    bench.clock.advance(10)
+    provider, looks, in_hand = bench.provider(), [], []
+    cancel, running_stats = provider.cancel, provider.running_stats
+
+    def cancelled(campaign: int) -> None:
+        cancel(campaign)
+        if campaign == number:
+            in_hand.append(max(one.subscriber_id for one in provider.send_log(number)) + 1)
+
+    def working() -> list[RunningStats]:
+        looks.extend(in_hand)
+        if len(looks) == 1:
+            return [*running_stats(), RunningStats(number, "cancelled", 160, 1, None)]
+        if len(looks) == 2:
+            engine = connect(f"sqlite:///{bench.folder / 'esp.sqlite'}")
+            at = bench.clock.now().replace(tzinfo=None)
+            with engine.begin() as connection:
+                connection.execute(
+                    MESSAGES.insert().values(
+                        campaign_id=number, subscriber_id=in_hand[0], status="accepted", smtp_code=250,
+                        queued_at=at, updated_at=at,
+                    )
+                )  # fmt: skip
+            engine.dispose()
+        return running_stats()
+
+    monkeypatch.setattr(provider, "cancel", cancelled)
+    monkeypatch.setattr(provider, "running_stats", working)
+    monkeypatch.setattr(bench, "provider", lambda: provider)
+    bench.recover(incident)
+    monkeypatch.undo()
+    assert in_hand[0] not in {who for who, _ in bench.mailed()[number]}
+    assert {who for who, _ in bench.mailed()[number]} == set(range(1, 161)) - set(in_hand)

@@ -166,3 +166,30 @@ def test_an_approved_campaign_is_not_late_either(campaign, lateness, speed) -> N
     found = approved(campaign, now=NOW, messages_per_minute=speed, rule=lateness.get(campaign.kind))
     if found.deadline is not None and found.to_send:
         assert found.start_at + timedelta(minutes=found.to_send / speed) <= found.deadline
+
+
+def test_a_yes_to_a_campaign_that_is_too_tight_keeps_its_time_and_cuts_it_to_what_fits() -> None:
+    planned = NOW + 2 * HOUR
+    asked = held(
+        planned_at=planned, untouched=True, remaining=1000, latest_useful_at=planned + timedelta(minutes=10)
+    )
+    assert decide(asked, now=NOW, messages_per_minute=60, rule=rule()).reason == "too_tight_as_planned"
+    found = approved(asked, now=NOW, messages_per_minute=60, rule=rule())
+    assert (found.verdict, found.start_at, found.to_send, found.cut) == ("reschedule", planned, 480, 520)
+    assert not found.as_it_was
+
+
+def test_a_yes_without_a_known_deadline_keeps_the_planned_time_too() -> None:
+    asked = held(planned_at=NOW + HOUR, latest_useful_at=None, untouched=True)
+    found = approved(asked, now=NOW, messages_per_minute=60, rule=None)
+    assert (found.verdict, found.start_at, found.as_it_was) == ("reschedule", NOW + HOUR, True)
+
+
+@given(campaigns, rules, st.integers(1, 10_000))
+@settings(max_examples=150)
+def test_nothing_starts_before_its_planned_time(campaign, lateness, speed) -> None:
+    lateness_rule = lateness.get(campaign.kind)
+    for judge in (decide, approved):
+        found = judge(campaign, now=NOW, messages_per_minute=speed, rule=lateness_rule)
+        if found.start_at is not None and campaign.planned_at is not None:
+            assert found.start_at >= campaign.planned_at
