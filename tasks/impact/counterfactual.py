@@ -28,8 +28,11 @@ LEVELS = (0.50, 0.80, 0.95)
 """The levels of every interval."""
 
 LOW_CONFIDENCE_BELOW = 39
-"""Effective placebo windows below which a 95 % bound is an extrapolation (39 = 2/0.05 - 1: the smallest number
-with a finite two-sided conformal bound at 95 %)."""
+"""Weight of all placebo windows below which a 95 % bound is an extrapolation (39 = 2/0.05 - 1: the smallest with a
+finite two-sided conformal bound at 95 %, the window itself weighing 1)."""
+
+LEAST_WEIGHT = 9
+"""Weight of all placebo windows below which the 80 % bound would be infinite too: no estimate is given then."""
 
 MINIMUM_HISTORY_DAYS = 28
 """Days of orders below which no estimate is given."""
@@ -43,7 +46,7 @@ _GUARD_HOURS = 6
 _RECENCY_HALF_LIFE_DAYS = 26 * 7
 _SIMILARITY_SD = 1.0
 _PRIOR_MESSAGES = 300.0
-_HOLIDAY_WIDENING = 1.5
+HOLIDAY_WIDENING = 1.5
 _MINIMUM_PLACEBOS = 10
 
 
@@ -69,28 +72,34 @@ class LossEstimate:
     """What one window cost: counterfactual minus observed, in minor units of the shop's currency.
 
     Attributes:
-        statistic: `gross` (outage window) or `net` (outage and recovery in one).
+        statistic: `during` (the outage alone) or `net` (outage and recovery in one).
         start: first moment of the window.
         hours: its length; whole hours from `start`.
         expected_minor: the counterfactual total.
         observed_minor: the observed total.
         loss_minor: expected minus observed; below zero where more came in than expected.
-        intervals: one per level of `LEVELS`, on the loss.
+        forecast_minor: the forecast before the median error of the placebos corrects it into `expected_minor`.
+        scale_minor: size of an ordinary error of this window; a score is an error over its scale.
+        intervals: one per level of `LEVELS`, on the loss: forecast plus quantile of the scores times scale (times
+            1.5 near a holiday), not below 0, minus observed.
         probability_of_loss: weight of the placebo errors that leave the counterfactual above the observation.
-        effective_placebos: effective number of placebo windows behind the interval.
-        low_confidence: fewer effective placebos than a 95 % bound needs; never call the bound 95 % then.
+        effective_placebos: weight of all placebo windows; one just like this window weighs 1.
+        low_confidence: less weight than a 95 % bound needs; the bound is extrapolated, never call it 95 % then.
         noise_floor_minor: width of a 95 % interval if the mean were known exactly (compound Poisson: 3.92 times
-            the root of the expected total times the value-weighted basket).
+            the root of the expected total times the value-weighted basket). With a control the total is that of
+            e-mail orders only: the control shows how the others turned out.
         control: what was used as an unaffected control.
         near_holiday: the window touches a public holiday: the interval was widened by 1.5.
     """
 
-    statistic: Literal["gross", "net"]
+    statistic: Literal["during", "net"]
     start: datetime
     hours: int
     expected_minor: int
     observed_minor: int
     loss_minor: int
+    forecast_minor: float
+    scale_minor: float
     intervals: tuple[Interval, ...]
     probability_of_loss: float
     effective_placebos: float
@@ -117,7 +126,7 @@ class Forecast:
 
     Attributes:
         estimate: the result.
-        hourly: one row per hour of the window: `hour`, `observed_minor`, `expected_minor`, `expected_email_minor`.
+        hourly: one row per hour of the window: `hour`, `observed_minor`, `expected_minor`.
         placebos: one row per placebo window: `start`, `observed_minor`, `expected_minor`, `scale_minor`,
             `score` (error over scale), `weight`.
     """
@@ -196,7 +205,7 @@ class Counterfactual:
     # ------------------------------------------------------------------------------------------------ forecasts
 
     def forecast(
-        self, statistic: Literal["gross", "net"], hours: int, *, control: Control | None = None
+        self, statistic: Literal["during", "net"], hours: int, *, control: Control | None = None
     ) -> Forecast:
         """Forecast the first `hours` hours from the start of the outage.
 
@@ -206,7 +215,7 @@ class Counterfactual:
             control: `untagged orders` (the default where orders are tagged) or `none`.
 
         Raises:
-            TooLittleHistory: too few placebo windows of this length.
+            TooLittleHistory: too few placebo windows of this length, or too few that resemble the outage's.
         """
         if control is None:
             control = "untagged orders" if self.has_tags else "none"
@@ -220,9 +229,15 @@ class Counterfactual:
         log_scale = np.log(np.maximum(fit.scale, 1.0))
         weight *= np.exp(-0.5 * ((log_scale[past] - log_scale[start]) / _SIMILARITY_SD) ** 2) + 1e-6
         score = (fit.observed[past] - fit.expected[past]) / fit.scale[past]
-        effective = float(weight.sum() ** 2 / (weight**2).sum())
+        effective = float(weight.sum())
+        if effective < LEAST_WEIGHT:
+            raise TooLittleHistory(
+                f"{len(past)} past windows of {hours} hours resemble this one too little: together they weigh "
+                f"{effective:.1f}, an interval needs {LEAST_WEIGHT}",
+                fix="report messages and minutes, and leave the money open",
+            )
         near = self._near_holiday(start, hours)
-        widening = _HOLIDAY_WIDENING if near else 1.0
+        widening = HOLIDAY_WIDENING if near else 1.0
         scale = fit.scale[start] * widening
         shift = _weighted_quantile(score, weight, 0.5)
         expected = max(fit.expected[start] + shift * fit.scale[start], 0.0)
@@ -245,6 +260,8 @@ class Counterfactual:
             expected_minor=round(expected),
             observed_minor=round(observed),
             loss_minor=round(expected) - round(observed),
+            forecast_minor=float(fit.expected[start]),
+            scale_minor=float(fit.scale[start]),
             intervals=tuple(intervals),
             probability_of_loss=float(weight[beaten].sum() / weight.sum()),
             effective_placebos=effective,
@@ -258,10 +275,10 @@ class Counterfactual:
             window.hourly(fit, expected),
             pd.DataFrame(
                 {
-                    "start": self._hours[past],
+                    "start": self._moments(past),
                     "observed_minor": np.rint(fit.observed[past]).astype(np.int64),
-                    "expected_minor": np.rint(fit.expected[past]).astype(np.int64),
-                    "scale_minor": np.rint(fit.scale[past]).astype(np.int64),
+                    "expected_minor": fit.expected[past],
+                    "scale_minor": fit.scale[past],
                     "score": score,
                     "weight": weight,
                 }
@@ -434,6 +451,14 @@ class Counterfactual:
         )
         return wall
 
+    def _moments(self, hour: npt.NDArray[np.int64]) -> pd.DatetimeIndex:
+        """UTC of these hours; one that summer time doubles or skips is taken as summer time."""
+        wall = self._hours[hour]
+        local = wall.tz_localize(
+            self._zone, ambiguous=np.ones(len(wall), dtype=bool), nonexistent="shift_forward"
+        )
+        return local.tz_convert("UTC")
+
     def _bins(self, at: pd.Series[Any]) -> npt.NDArray[np.int64]:
         since = (at - self._start).to_numpy().astype("timedelta64[us]").astype(np.int64)
         return np.asarray(np.floor_divide(since, 3_600_000_000) + self._past, dtype=np.int64)
@@ -460,7 +485,6 @@ class _Fit:
     expected: Floats
     scale: Floats
     poisson_variance: Floats
-    base_expected: Floats
     beta: float
 
 
@@ -525,7 +549,7 @@ class _Window:
         scale = np.sqrt(np.maximum(np.nan_to_num(variance), 1.0))
         # An hour that hardly ever sells would turn one order into a huge score.
         scale = np.maximum(scale, max(0.2 * float(np.median(scale[self.placebos])), 1_000.0))
-        return _Fit(observed, expected, scale, poisson, base_expected, beta)
+        return _Fit(observed, expected, scale, poisson, beta)
 
     def hourly(self, fit: _Fit, total: float) -> pd.DataFrame:
         """The real window by hours, its expected values summing to `total`."""
@@ -545,7 +569,6 @@ class _Window:
                 + pd.to_timedelta(np.arange(self.hours), "h"),
                 "observed_minor": np.rint(shop._base[here] + shop._email[here]).astype(np.int64),
                 "expected_minor": path * factor,
-                "expected_email_minor": email * factor,
             }
         )
 
@@ -614,10 +637,10 @@ def _curve(orders: pd.DataFrame) -> Floats:
 
 
 def _conformal(score: Floats, weight: Floats, level: float) -> tuple[float, float]:
-    """Bounds of a new score: weighted quantiles with the new point's own weight at infinity.
+    """Bounds of a new score: weighted quantiles, the new point's own weight (1, its kernel at itself) at infinity.
 
     At 95 % the mean of signed and symmetric bounds: tails are less noisy so. A bound that would be infinite is
-    extrapolated by a quarter of the range and shows as low confidence through the effective number.
+    extrapolated by a quarter of the range; the weight of all placebos is below `LOW_CONFIDENCE_BELOW` then.
     """
     low = _corrected(score, weight, (1 - level) / 2)
     high = _corrected(score, weight, (1 + level) / 2)
@@ -632,7 +655,7 @@ def _corrected(score: Floats, weight: Floats, probability: float) -> float:
         return -_corrected(-score, weight, 1 - probability)
     order = np.argsort(score, kind="stable")
     cumulative = np.cumsum(weight[order])
-    position = int(np.searchsorted(cumulative, probability * (cumulative[-1] + weight.max()) - 1e-12))
+    position = int(np.searchsorted(cumulative, probability * (cumulative[-1] + 1.0) - 1e-9))
     if position >= len(score):
         return float(score[order[-1]] + 0.25 * (score[order[-1]] - score[order[0]]))
     return float(score[order[position]])

@@ -30,8 +30,9 @@ class Evidence:
         attempts: `campaign_id`, `subscriber_id`, `outcome`, `attempted_at`, `copies`.
         audiences: `campaign_id`, `subscriber_id` of the campaigns that the outage could touch.
         opt_outs: standing opt-outs: `subscriber_id`, `requested_at`.
-        orders: `ordered_at`, `total_minor`, `subscriber_id`, `campaign_id` (the original, where a catch-up brought
-            it; null where no campaign did).
+        orders: those in the currency of the report: `ordered_at`, `total_minor`, `subscriber_id`, `campaign_id` (the
+            original, where a catch-up brought it; null where no campaign did).
+        other_currencies: number of orders left out, per currency; the empty text stands for none given.
         reactions: per campaign and subscriber with a bounce, complaint or opt-out: `campaign_id`, `subscriber_id`,
             `type`.
     """
@@ -41,6 +42,7 @@ class Evidence:
     audiences: pd.DataFrame
     opt_outs: pd.DataFrame
     orders: pd.DataFrame
+    other_currencies: Mapping[str, int]
     reactions: pd.DataFrame
 
 
@@ -50,6 +52,7 @@ def read_evidence(
     esp: str,
     shop: str,
     since: datetime,
+    currency: str,
     ledgers: pd.DataFrame | None = None,
     planned_at: Mapping[int, datetime] | None = None,
 ) -> Evidence:
@@ -60,6 +63,7 @@ def read_evidence(
         esp: name of the provider's source.
         shop: name of the shop's source.
         since: campaigns planned from then on get their audience from the lists where no ledger names it.
+        currency: of the report (ISO 4217): amounts in different currencies cannot be added.
         ledgers: audiences as the ledgers froze them: `campaign_id`, `subscriber_id`.
         planned_at: planned times that the journal kept; a held campaign has lost its own.
     """
@@ -73,9 +77,15 @@ def read_evidence(
     orders = _utc(
         connection.execute(
             "SELECT ordered_at, total_minor, subscriber_id, campaign_id FROM canonical.orders"
-            " WHERE total_minor > 0 ORDER BY ordered_at, order_id"
+            " WHERE total_minor > 0 AND upper(currency) = upper(?) ORDER BY ordered_at, order_id",
+            [currency],
         ).df()
     )
+    others = connection.execute(
+        "SELECT coalesce(currency, ''), count(*) FROM canonical.orders"
+        " WHERE total_minor > 0 AND upper(currency) IS DISTINCT FROM upper(?) GROUP BY ALL ORDER BY ALL",
+        [currency],
+    ).fetchall()
     orders["campaign_id"] = _as_original(orders["campaign_id"], originals)
     return Evidence(
         campaigns=campaigns,
@@ -83,6 +93,7 @@ def read_evidence(
         audiences=audiences.astype("int64").drop_duplicates().reset_index(drop=True),
         opt_outs=_opt_outs(connection, shop),
         orders=orders,
+        other_currencies={str(name): int(count) for name, count in others},
         reactions=_reactions(connection, shop, originals),
     )
 
@@ -102,11 +113,15 @@ def reactions_of(
     inside = (attempts["attempted_at"] >= pd.Timestamp(since)) & (
         attempts["attempted_at"] < pd.Timestamp(until)
     )
-    sent = attempts[inside & (attempts["outcome"] == "accepted")][["campaign_id", "subscriber_id"]]
-    found = sent.merge(reactions, on=["campaign_id", "subscriber_id"])
+    keys = ["campaign_id", "subscriber_id"]
+    sent = attempts[inside & attempts["outcome"].isin(["accepted", "bounced"])]
+    # A mail server refuses at once, or takes the message and sends a bounce later: the rate counts both.
+    refused = sent.loc[sent["outcome"] == "bounced", keys].assign(type="bounce")
+    sent = sent[keys]
+    found = pd.concat([sent.merge(reactions, on=keys), refused])
     table = sent.groupby("campaign_id").size().rename("messages").to_frame()
     for kind in ("bounce", "complaint", "unsubscribe"):
-        mine = found[found["type"] == kind].drop_duplicates(["campaign_id", "subscriber_id"])
+        mine = found[found["type"] == kind].drop_duplicates(keys)
         table[kind] = mine.groupby("campaign_id").size().reindex(table.index).fillna(0).astype("int64")
     return table.reset_index()
 

@@ -35,7 +35,7 @@ class ReputationCheck:
     """One rate of the catch-up against the baseline.
 
     Attributes:
-        messages: catch-up messages taken by the provider.
+        messages: catch-up messages sent, those that a mail server refused included.
         count: how many of them had it.
         baseline_messages: messages of the baseline.
         baseline_count: how many of those had it.

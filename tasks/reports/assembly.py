@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any, cast
@@ -26,6 +26,7 @@ from tasks.reports.content import (
     ActionItemRow,
     ActionRow,
     Appendix,
+    Basis,
     Bounds,
     CampaignRow,
     Cause,
@@ -45,12 +46,14 @@ from tasks.reports.content import (
     Outage,
     ReputationRow,
     ReviewContent,
+    Statistic,
     TimelineRow,
     with_noise_band,
 )
 from tasks.reports.findings import NewItem
 from tasks.reports.words import rows_at_risk as rows_at_risk_in_all
 from tasks.reports.words import rows_lost as rows_lost_in_all
+from tasks.reports.words import say_bounds, say_level, say_money
 
 _TOLD_ACTIONS = {
     "pause": "Paused",
@@ -134,8 +137,8 @@ def assemble(case: Case, figures: Figures) -> ReviewContent:
             to_opted_out=counts.to_opted_out,
         ),
         loss=loss,
-        loss_missing_because=figures.money.refused,
-        impact_lines=_lines(figures),
+        loss_missing_because=_no_loss(case, figures.money),
+        impact_lines=impact_lines(figures),
         campaigns=tuple(
             _campaign(row, facts.ledgers) for row in figures.messages.campaigns.to_dict("records")
         ),
@@ -188,15 +191,23 @@ def assemble(case: Case, figures: Figures) -> ReviewContent:
         ),
         cause=_cause(case),
         appendix=_appendix(case, figures),
+        basis=_basis(figures),
     )
+
+
+def _no_loss(case: Case, money: MoneyImpact) -> str:
+    """Why there is no estimate, empty if there is one; orders in another currency may be the reason."""
+    if not money.refused:
+        return ""
+    return " ".join([f"{money.refused}.", *left_out(case.evidence.other_currencies, money.currency)])
 
 
 def _loss(case: Case, money: MoneyImpact) -> Loss | None:
     """Net is the joint estimate; deferred is counted; gross is their sum, its interval that of net, shifted."""
-    if money.net is None or money.gross is None:
+    if money.net is None or money.during is None or money.unaided is None:
         return None
-    one, deferred = money.net.estimate, money.deferred_minor
-    net = _estimate(one, one.statistic)
+    deferred = money.deferred_minor
+    net = _estimate(money.net.estimate, "net")
     gross = replace(
         net,
         statistic="gross",
@@ -205,51 +216,56 @@ def _loss(case: Case, money: MoneyImpact) -> Loss | None:
         intervals=tuple(
             Bounds(b.level, b.low_minor + deferred, b.high_minor + deferred) for b in net.intervals
         ),
+        # The placebos judged what came in, late orders included: of gross they say nothing of their own.
+        probability_of_loss=None,
+        forecast_minor=None,
+        scale_minor=None,
     )
     late = Estimate("deferred", net.start, net.end, 0, deferred, deferred)
+    unaided = money.unaided.estimate if money.net.estimate.control != "none" else None
     return Loss(
         gross=gross,
         net=net,
         deferred=late,
+        during=_estimate(money.during.estimate, "during"),
+        unaided=_estimate(unaided, "unaided") if unaided else None,
         attributed_minor=money.attributed_minor,
         attribution_model="what a message of the same kind brought in the past by the shop's campaign tag, times the "
-        "messages that were due, less what those brought late; a claim of attribution, not an estimate of the loss",
-        cautions=tuple(_cautions(case, money)),
+        "due messages that did not go out in time, less what those brought late; a claim of attribution, not an "
+        "estimate of the loss",
+        cautions=tuple(_cautions(case, money.net.estimate, unaided, money.currency)),
     )
 
 
-def _cautions(case: Case, money: MoneyImpact) -> list[str]:
-    assert money.net is not None and money.gross is not None
-    net, during = money.net.estimate, money.gross.estimate
-    bounds = during.interval(0.95)
-    said = [
-        f"While it lasted ({plural(during.hours, 'hour')}), {_pounds(during.loss_minor)} less than expected came in "
-        f"(95 %: {_pounds(bounds.low_minor)} to {_pounds(bounds.high_minor)} {money.currency})."
-    ]
+def _cautions(case: Case, net: LossEstimate, unaided: LossEstimate | None, currency: str) -> list[str]:
+    """What the figures themselves do not say; what they do, `words.say_cautions` says."""
+    said = []
     if not case.settled:
         said.append(
             f"Provisional: orders are in up to {case.data_until:%Y-%m-%d %H:%M} UTC; the window ends at "
             f"{case.settled_at:%Y-%m-%d %H:%M} UTC."
         )
-    if net.control != "none" and money.unaided is not None:
-        plain = money.unaided.estimate
-        wide = plain.interval(0.95)
+    if unaided is not None:
+        wide = unaided.interval(0.95)
         said.append(
             "Orders that no campaign brought serve as the control: the estimate holds if the outage left them alone. "
-            f"Without that assumption the net loss is {_pounds(plain.loss_minor)} "
-            f"(95 %: {_pounds(wide.low_minor)} to {_pounds(wide.high_minor)} {money.currency})."
+            f"Without that assumption the net loss is {say_money(unaided.loss_minor, currency)} "
+            f"({'widest interval' if unaided.low_confidence else '95 %'}: {say_money(wide.low_minor, currency)} to "
+            f"{say_money(wide.high_minor, currency)})."
         )
-    if net.low_confidence:
-        said.append(
-            f"Low confidence: only {net.effective_placebos:.0f} comparable past windows; the outer bounds are "
-            "extrapolated and must not be called 95 %."
-        )
-    if net.near_holiday:
-        said.append("The window touches a public holiday: the interval was widened by half.")
-    return said
+    return [*said, *left_out(case.evidence.other_currencies, currency)]
 
 
-def _estimate(one: LossEstimate, statistic: Any) -> Estimate:
+def left_out(others: Mapping[str, int], currency: str) -> list[str]:
+    """Say which orders no figure counts because they are not in the currency of the report."""
+    if not others:
+        return []
+    named = ", ".join(f"{count:,} in {name or 'no currency'}" for name, count in sorted(others.items()))
+    what = plural(sum(others.values()), "order")
+    return [f"All amounts are of orders in {currency}; {what} in other currencies are left out ({named})."]
+
+
+def _estimate(one: LossEstimate, statistic: Statistic) -> Estimate:
     return Estimate(
         statistic=statistic,
         start=one.start,
@@ -264,6 +280,21 @@ def _estimate(one: LossEstimate, statistic: Any) -> Estimate:
         noise_floor_minor=one.noise_floor_minor,
         control=one.control,
         near_holiday=one.near_holiday,
+        forecast_minor=one.forecast_minor,
+        scale_minor=one.scale_minor,
+    )
+
+
+def _basis(figures: Figures) -> Basis:
+    money = figures.money
+    forecasts = {"net": money.net, "during": money.during}
+    if money.net is not None and money.net.estimate.control != "none":
+        forecasts["unaided"] = money.unaided
+    placebos = [one.placebos.assign(statistic=name) for name, one in forecasts.items() if one is not None]
+    return Basis(
+        placebos=pd.concat(placebos, ignore_index=True) if placebos else None,
+        message_fates=figures.messages.messages,
+        deferred_orders=money.deferred,
     )
 
 
@@ -281,8 +312,11 @@ def _hours(money: MoneyImpact) -> tuple[HourPoint, ...]:
     return with_noise_band(points, money.net.estimate.noise_floor_minor)
 
 
-def _lines(figures: Figures) -> tuple[ImpactLine, ...]:
+def impact_lines(figures: Figures) -> tuple[ImpactLine, ...]:
+    """Return the lines of the impact table that do not follow from the message counts alone."""
     counts = figures.messages.counts
+    bounced = next((one for one in figures.reputation if one.metric == "bounce"), None)
+    caught_up = bounced is not None and bounced.messages > 0
     return (
         ImpactLine("Longest delay of a message", round(counts.minutes_longest), "minutes"),
         ImpactLine("Median delay of the delayed messages", round(counts.minutes_median), "minutes"),
@@ -294,9 +328,10 @@ def _lines(figures: Figures) -> tuple[ImpactLine, ...]:
         ),
         ImpactLine(
             "Messages that bounced in the catch-up",
-            counts.bounced,
+            bounced.count if bounced is not None and caught_up else None,
             "messages",
-            checked="the sender's own log",
+            checked="refusals in the sender's own log, and bounces that came later",
+            note="" if caught_up else "nothing was caught up",
         ),
     )
 
@@ -346,10 +381,7 @@ def _reputation(one: ReputationCheck) -> ReputationRow:
 
     limits = LIMITS[one.metric]
     words = {"none": "", "watch": "above the watch limit", "breach": "above the limit of mailbox providers"}
-    note = [
-        f"{one.count} of {one.messages:,} against {one.baseline_count:,} of {one.baseline_messages:,}",
-        f"chance of so many or more: {one.p_value:.2f}",
-    ]
+    note = [f"chance of so many or more: {one.p_value:.2f}"]
     if one.look and not one.alarm:
         note.append("a z-test would look at it, campaigns differ as much anyway")
     if words[one.limit]:
@@ -362,11 +394,16 @@ def _reputation(one: ReputationCheck) -> ReputationRow:
         alarm=one.alarm or one.limit == "breach",
         threshold=limits[1] if limits else None,
         note="; ".join(note),
+        count=one.count,
+        messages=one.messages,
+        baseline_count=one.baseline_count,
+        baseline_messages=one.baseline_messages,
+        p_value=one.p_value,
     )
 
 
 def data_rows(data: DataImpact) -> tuple[DataRow, ...]:
-    """One row per raw table: what was at risk, and the most that any witness proves lost; then the estimates.
+    """Return one row per raw table: what was at risk, and the most that any witness proves lost; then the estimates.
 
     A table whose rows have no time of birth has none at risk that could be counted, but can still lose some.
     """
@@ -562,10 +599,6 @@ def _moment(value: Any) -> datetime | None:
     return None if pd.isna(value) else pd.Timestamp(value).to_pydatetime()
 
 
-def _pounds(minor: int) -> str:
-    return f"{minor / 100:,.0f}"
-
-
 def summary_lines(content: ReviewContent) -> Sequence[str]:
     """Return the executive summary of a report, one fact a line."""
     counts, loss = content.messages, content.loss
@@ -574,15 +607,11 @@ def summary_lines(content: ReviewContent) -> Sequence[str]:
         f"{counts.duplicated:,} went out twice.",
     ]
     if loss is not None:
-        bounds = loss.net.bounds(0.95)
-        interval = (
-            f" (95 %: {_pounds(bounds.low_minor)} to {_pounds(bounds.high_minor)})"
-            if bounds is not None
-            else ""
-        )
+        currency = content.header.currency
+        interval = f" ({say_level(loss.net)} {say_bounds(loss.net, currency)})" if loss.net.intervals else ""
         lines.append(
-            f"Net loss {_pounds(loss.net.loss_minor)} {content.header.currency}{interval}; "
-            f"{_pounds(loss.deferred_minor)} {content.header.currency} came late instead of not at all."
+            f"Net loss {say_money(loss.net.loss_minor, currency)}{interval}; "
+            f"{say_money(loss.deferred_minor, currency)} came late instead of not at all."
         )
     else:
         lines.append(f"The money is left open: {content.loss_missing_because}")

@@ -277,6 +277,7 @@ def _evidence(
             esp=provider.source,
             shop=provider.shop,
             since=moment - SHORT_SCOPE,
+            currency=loaded.plan.report.currency,
             ledgers=_audiences(facts),
             planned_at={
                 campaign: datetime.fromisoformat(entry["planned_at"])

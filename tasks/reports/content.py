@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 Settlement = Literal["provisional", "settled"]
-DocumentStatus = Literal["draft", "in_review", "reviewed", "closed"]
-Statistic = Literal["gross", "deferred", "net"]
-FindingKind = Literal["missing", "late", "out_of_order", "never_drilled"]
+Statistic = Literal["gross", "deferred", "net", "during", "unaided"]
+FindingKind = Literal["missing", "late", "out_of_order"]
 Lesson = Literal["well", "poorly", "lucky"]
 
 
@@ -48,7 +50,6 @@ class Header:
     completeness: float = 1.0
     timezone: str = "UTC"
     simulated: bool = False
-    status: DocumentStatus = "draft"
     owner: str = ""
     approver: str = ""
     plan_digest: str = ""
@@ -115,7 +116,6 @@ class ImpactLine:
         value: the figure; None: it was not measured, and `note` says why.
         unit: what is counted ("messages", "rows", "minutes", "requests").
         checked: what was looked at to know it: shown beside a zero ("0, checked: ...").
-        threshold: the limit it is held against, in words; empty: none.
     """
 
     name: str
@@ -123,7 +123,6 @@ class ImpactLine:
     unit: str
     checked: str = ""
     note: str = ""
-    threshold: str = ""
 
 
 @dataclass(frozen=True)
@@ -167,16 +166,20 @@ class Estimate:
     """One statistic of the loss, over one window.
 
     Attributes:
-        statistic: `gross` (outage window), `net` (outage and recovery in one) or `deferred` (gross minus net).
+        statistic: `net` (outage and recovery in one), `deferred` (what late messages brought), `gross` (their sum),
+            `during` (the outage alone) or `unaided` (`net` without the control).
         expected_minor: the counterfactual total of the window; `observed_minor`: what came in.
         loss_minor: expected minus observed (for `deferred`: what came later).
         intervals: one per level; empty where none was estimated.
         probability_of_loss: weight of the placebo windows that leave the counterfactual above what came in.
-        effective_placebos: effective number of placebo windows behind the interval (n_eff).
-        low_confidence: fewer of them than a 95 % bound needs.
-        noise_floor_minor: width of a 95 % interval if the mean were known exactly.
+        effective_placebos: weight of the placebo windows behind the interval; one just like this window weighs 1.
+        low_confidence: less of it than a 95 % bound needs.
+        noise_floor_minor: width of a 95 % interval if the mean were known exactly; with a control, of e-mail orders
+            only.
         control: what served as an unaffected control.
         near_holiday: the window touches a public holiday, the interval was widened.
+        forecast_minor: the forecast before the placebos' median error corrects it; None: not a forecast of its own.
+        scale_minor: size of an ordinary error of the window; None likewise.
     """
 
     statistic: Statistic
@@ -192,6 +195,8 @@ class Estimate:
     noise_floor_minor: int | None = None
     control: str = ""
     near_holiday: bool = False
+    forecast_minor: float | None = None
+    scale_minor: float | None = None
 
     def bounds(self, level: float) -> Bounds | None:
         """Return the interval of `level`, or None."""
@@ -212,11 +217,14 @@ class Loss:
             beside the estimate, labelled, never as the loss. None: not known.
         attribution_model: how that claim is made, in words.
         cautions: reservations about the estimate, in words.
+        during: the outage window alone; unaided: net without the control. None: not estimated.
     """
 
     gross: Estimate
     net: Estimate
     deferred: Estimate | None = None
+    during: Estimate | None = None
+    unaided: Estimate | None = None
     attributed_minor: int | None = None
     attribution_model: str = ""
     cautions: tuple[str, ...] = ()
@@ -285,7 +293,7 @@ class TimelineRow:
 
 @dataclass(frozen=True)
 class DecisionRow:
-    """One question that a person (or the plan) answered; `refused`: the options that were not taken."""
+    """One question that a person (or the plan) answered."""
 
     subject: str
     decision: str
@@ -294,7 +302,6 @@ class DecisionRow:
     answered_at: datetime | None = None
     via: str = ""
     vouched: bool = False
-    refused: str = ""
 
 
 @dataclass(frozen=True)
@@ -322,7 +329,14 @@ class CommunicationRow:
 
 @dataclass(frozen=True)
 class ReputationRow:
-    """One deliverability rate before and after, as fractions. `z`: difference in standard errors; `alarm`: act."""
+    """One deliverability rate before the outage and of the catch-up, as fractions, with the counts behind it.
+
+    Attributes:
+        z: difference in standard errors.
+        alarm: somebody must act.
+        count: catch-up messages of `messages` that had it; `baseline_count` of `baseline_messages` before.
+        p_value: probability of so many or more if the catch-up were one more campaign like those before.
+    """
 
     metric: str
     baseline: float | None
@@ -331,6 +345,11 @@ class ReputationRow:
     alarm: bool = False
     threshold: float | None = None
     note: str = ""
+    count: int | None = None
+    messages: int | None = None
+    baseline_count: int | None = None
+    baseline_messages: int | None = None
+    p_value: float | None = None
 
 
 @dataclass(frozen=True)
@@ -417,6 +436,23 @@ class Appendix:
 
 
 @dataclass(frozen=True)
+class Basis:
+    """The rows behind the figures, as tables that lie beside the report: ids only, never an address.
+
+    Attributes:
+        placebos: per placebo window `statistic` (`net`, `during`, `unaided`), `start`, `observed_minor`,
+            `expected_minor`, `scale_minor`, `score`, `weight`.
+        message_fates: per message `campaign_id`, `subscriber_id`, `fate`, `planned_at`, `attempted_at`,
+            `late_minutes`, `duplicated`, `after_latest_useful`, `to_opted_out`.
+        deferred_orders: per order of a late message `campaign_id`, `subscriber_id`, `ordered_at`, `total_minor`.
+    """
+
+    placebos: pd.DataFrame | None = None
+    message_fates: pd.DataFrame | None = None
+    deferred_orders: pd.DataFrame | None = None
+
+
+@dataclass(frozen=True)
 class ChangeRow:
     """One figure that changed since the version before (shown when a report is re-issued)."""
 
@@ -434,6 +470,7 @@ class ReviewContent:
         impact_lines: lines beside those that follow from `messages`, `data` and `outage`, which are always shown.
         hours: the revenue series of the chart, oldest first.
         changes: what changed since the version before; empty in the first.
+        basis: the rows behind the figures; shown nowhere, written as tables.
     """
 
     header: Header
@@ -459,6 +496,7 @@ class ReviewContent:
     changes: tuple[ChangeRow, ...] = ()
     cause: Cause = field(default_factory=lambda: Cause("unknown"))
     appendix: Appendix = field(default_factory=Appendix)
+    basis: Basis = field(default_factory=Basis, compare=False)
 
     @property
     def consent_breaches(self) -> int:

@@ -141,7 +141,7 @@ def compose(content: ReviewContent, version: int) -> Document:
         ("Incident", header.incident_id),
         ("Provider", header.provider),
         ("Severity", header.severity or NOT_KNOWN),
-        ("Version", f"{version}, {header.settlement}, {header.status.replace('_', ' ')}"),
+        ("Version", f"{version}, {header.settlement}"),
         ("Issued", say_time(header.issued_at, year=True)),
         ("Figures final", say_time(header.settle_by, year=True)),
         ("Data complete", f"{say_percent(header.completeness)}"),
@@ -274,9 +274,7 @@ def _impact(content: ReviewContent) -> Iterable[Block]:
         )
     for line in content.impact_lines:
         cell = _count(line.value, line.checked)
-        remark = "; ".join(
-            part for part in (cell.note, line.note, line.threshold and f"limit: {line.threshold}") if part
-        )
+        remark = "; ".join(part for part in (cell.note, line.note) if part)
         rows.append((Cell(line.name), Cell(cell.text, "", cell.tone), Cell(line.unit), Cell(remark)))
     yield Table(
         (Heading("What"), Heading("Figure", True), Heading("Unit"), Heading("Checked, remarks")), tuple(rows)
@@ -378,8 +376,14 @@ def _money(content: ReviewContent) -> Iterable[Block]:
         "The loss with its intervals, from past windows of the same length and time of day.",
     )
     rows = []
-    names = {"gross": "Gross loss", "deferred": "Came later (deferred)", "net": "Net loss"}
-    for one in (loss.gross, loss.deferred, loss.net):
+    names = {
+        "gross": "Gross loss",
+        "deferred": "Came later (deferred)",
+        "net": "Net loss",
+        "unaided": "Net loss, without the control",
+        "during": "While it lasted",
+    }
+    for one in (loss.gross, loss.deferred, loss.net, loss.unaided, loss.during):
         if one is not None:
             rows.append(
                 (
@@ -415,7 +419,9 @@ def _money(content: ReviewContent) -> Iterable[Block]:
     )
     basis = []
     if loss.net.effective_placebos is not None:
-        basis.append(f"effective number of past windows (n_eff) {loss.net.effective_placebos:.0f}")
+        basis.append(
+            f"past windows of a weight of {loss.net.effective_placebos:.0f} (one just like this window weighs 1)"
+        )
     if loss.net.noise_floor_minor is not None:
         basis.append(f"noise floor {say_money(loss.net.noise_floor_minor, currency)}")
     if loss.net.probability_of_loss is not None:
@@ -518,7 +524,7 @@ def _decisions(content: ReviewContent) -> Iterable[Block]:
             ),
             tuple(
                 (
-                    Cell(one.subject, f"not taken: {one.refused}" if one.refused else ""),
+                    Cell(one.subject),
                     Cell(one.decision, tone={"approved": "good", "rejected": "bad"}.get(one.decision, "")),
                     Cell(
                         one.by or "—",
@@ -563,8 +569,8 @@ def _reputation(content: ReviewContent) -> Iterable[Block]:
         tuple(
             (
                 Cell(one.metric.replace("_", " "), one.note),
-                Cell(say_rate(one.baseline)),
-                Cell(say_rate(one.after)),
+                Cell(say_rate(one.baseline), _of(one.baseline_count, one.baseline_messages)),
+                Cell(say_rate(one.after), _of(one.count, one.messages)),
                 Cell(say_rate(one.threshold)),
                 Cell("—" if one.z is None else f"{one.z:+.1f}".replace("-", "−")),
                 Cell("act", tone="bad")
@@ -577,6 +583,10 @@ def _reputation(content: ReviewContent) -> Iterable[Block]:
             for one in content.reputation
         ),
     )
+
+
+def _of(count: int | None, messages: int | None) -> str:
+    return "" if count is None or messages is None else f"{count:,} of {messages:,}"
 
 
 def _communications(content: ReviewContent) -> Iterable[Block]:
@@ -655,10 +665,10 @@ def _items(content: ReviewContent) -> Iterable[Block]:
 
 _GLOSSARY = (
     "Counterfactual: what would have been earned without the outage.",
-    "Gross loss: what was missing because messages did not go out in time. Deferred: the part that came later. Net: "
-    "what never came.",
+    "Net loss: what never came. Deferred: what late messages still brought. Gross loss: both together.",
     "Interval: bounds that hold the true loss with the stated probability, calibrated on past windows.",
-    "Noise floor: how wide an interval is by chance alone, with the mean known exactly.",
+    "Noise floor: how wide an interval is by chance alone, with the mean known exactly; where other orders serve as a "
+    "control, the chance of e-mail orders.",
     "RPO, RTO: how old restored data may be, how long restoring may take. MTPD: longest tolerable disruption.",
     "At risk: born after the last valid backup. Lost: gone after the recovery.",
     "Unknown outcome: asked, no answer; reconciled, never blindly sent again.",
@@ -677,7 +687,8 @@ def _appendix(content: ReviewContent) -> Iterable[Block]:
     for name, text in appendix.queries:
         yield Code(name, text)
     yield Paragraph(
-        "Every figure can be recomputed from the Parquet files in the folder “tables” beside this report.",
+        "The folder “tables” beside this report holds, as Parquet files, what it shows and the rows behind it: the "
+        "message counts, the deferred revenue, the intervals and the rates can be recomputed from them.",
         "Tables",
     )
     yield Bullets("Glossary", _GLOSSARY)

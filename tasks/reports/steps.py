@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from pathlib import Path
 
 from prefect import get_run_logger, task
@@ -13,7 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.comms import Situation, tell
-from tasks.core import UsageError, open_clock, plural
+from tasks.core import Money, UsageError, open_clock, plural
 from tasks.impact import (
     Calendar,
     DataImpact,
@@ -51,7 +51,8 @@ class Reviewed:
         settled: whether late orders and events can no longer change the figures.
         report: path of the HTML report.
         messages: due, delayed, on_time, suppressed, dropped, unknown, duplicated, after_latest_useful, to_opted_out.
-        loss: net, low and high (95 %), gross, deferred, during_outage (while it lasted), in minor units of currency;
+        loss: net, low and high (95 %), deferred (what late messages brought), gross (net and deferred), during_outage
+            (while it lasted), in minor units of currency;
             net, low and high are 0 where the history is too short for an estimate, and `refused` says so.
         rows_lost: per raw table the rows that a witness proves lost; rows_at_risk likewise.
         window_end: end of the window of the money figures (ISO 8601).
@@ -150,12 +151,11 @@ def estimate_loss(case: Case, messages: MessageImpact) -> MoneyImpact:
         one = found.net.estimate
         bounds = one.interval(0.95)
         get_run_logger().info(
-            "Net loss %.0f %s (95 %%: %.0f to %.0f), deferred %.0f",
-            one.loss_minor / 100,
-            found.currency,
-            bounds.low_minor / 100,
-            bounds.high_minor / 100,
-            found.deferred_minor / 100,
+            "Net loss %s (95 %%: %s to %s), deferred %s",
+            *(
+                Money(minor, found.currency).whole()
+                for minor in (one.loss_minor, bounds.low_minor, bounds.high_minor, found.deferred_minor)
+            ),
         )
     return found
 
@@ -163,12 +163,11 @@ def estimate_loss(case: Case, messages: MessageImpact) -> MoneyImpact:
 @task(cache_policy=NO_CACHE)
 def check_sender_reputation(case: Case) -> list[ReputationCheck]:
     """Compare bounces, complaints and opt-outs of the catch-up with the days before the outage."""
-    from datetime import timedelta
-
     since = case.impact_started_at - timedelta(days=case.loaded.plan.report.baseline_days)
     evidence = case.evidence
     baseline = reactions_of(evidence.attempts, evidence.reactions, since=since, until=case.impact_started_at)
-    late = reactions_of(evidence.attempts, evidence.reactions, since=case.impact_started_at, until=case.until)
+    caught_up = evidence.attempts[evidence.attempts["campaign_id"].isin(list(case.facts.ledgers))]
+    late = reactions_of(caught_up, evidence.reactions, since=case.restored_at, until=case.until)
     counted = {name: int(late[name].sum()) for name in ("messages", "bounce", "complaint", "unsubscribe")}
     return check_reputation(counted, baseline)
 
@@ -263,7 +262,7 @@ def write_review(case: Case, figures: Figures) -> tuple[ReviewContent, WrittenRe
 
 @task(cache_policy=NO_CACHE)
 def tell_stakeholders(case: Case, content: ReviewContent, written: WrittenReport) -> int:
-    """Send whoever gets executive reports what the review found; return how many messages were taken."""
+    """Send whoever gets executive reports what the review found, unless they know; return how many were taken."""
     plan, clock = case.loaded.plan, open_clock(case.loaded.clock_spec())
     incident = case.facts.incident
     situation = Situation(
@@ -286,10 +285,10 @@ def tell_stakeholders(case: Case, content: ReviewContent, written: WrittenReport
         over=True,
         simulated=case.simulated,
     )
+    # The figures are the news, not the version: a review made again tells nobody what they have read already.
+    news = [*situation.done, *situation.needs, case.settled]
     with open_journal(case.loaded) as journal:
-        told = tell(
-            case.loaded, journal, situation, flow="review", news=[written.version], reports=("executive",)
-        )
+        told = tell(case.loaded, journal, situation, flow="review", news=news, reports=("executive",))
     for failure in told.failures:
         get_run_logger().error(failure)
     return told.taken
@@ -321,7 +320,7 @@ def publish_review(case: Case, figures: Figures, content: ReviewContent, written
             "high": bounds.high_minor if bounds else 0,
             "gross": (net.loss_minor if net else 0) + money.deferred_minor,
             "deferred": money.deferred_minor,
-            "during_outage": money.gross.estimate.loss_minor if money.gross else 0,
+            "during_outage": money.during.estimate.loss_minor if money.during else 0,
             "currency": money.currency,
             "refused": money.refused,
         },

@@ -1,4 +1,7 @@
-"""The tables beside a report: every figure that it shows can be recomputed from them.
+"""The tables beside a report: what it shows, and the rows behind its messages, its money and its rates.
+
+From these rows the message counts, the deferred revenue, the intervals and the rates can be recomputed; how, says
+`describe_tables`. What a placebo window earned and was forecast comes from the orders, by the report's queries.
 
 Names, types and meanings of the columns are `TABLES`; they are stable, because the dataset across incidents is made
 of the same tables. The meaning of a column also stands in the Parquet file, as the field's metadata.
@@ -13,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from tasks.reports.content import ReviewContent
 
 if TYPE_CHECKING:
+    import pandas as pd
     import pyarrow as pa
 
 Row = dict[str, Any]
@@ -34,7 +38,7 @@ class TableSpec:
     name: str
     row_is: str
     columns: tuple[Column, ...]
-    rows: Callable[[ReviewContent], Iterator[Row]]
+    rows: Callable[[ReviewContent], Iterator[Row] | pd.DataFrame | None]
 
 
 def build_tables(content: ReviewContent, version: int) -> dict[str, pa.Table]:
@@ -58,11 +62,33 @@ def build_tables(content: ReviewContent, version: int) -> dict[str, pa.Table]:
             ],
             metadata={"row_is": spec.row_is},
         )
-        rows = [
-            {"incident": content.header.incident_id, "version": version, **row} for row in spec.rows(content)
-        ]
-        built[spec.name] = pa.Table.from_pylist(rows, schema=schema)
+        key: dict[str, str | int] = {"incident": content.header.incident_id, "version": version}
+        found = spec.rows(content)
+        if found is None or isinstance(found, Iterator):
+            rows = [{**key, **row} for row in found or ()]
+            built[spec.name] = pa.Table.from_pylist(rows, schema=schema)
+        else:
+            built[spec.name] = pa.Table.from_pandas(found.assign(**key), schema=schema, preserve_index=False)
     return built
+
+
+_RECOMPUTE = (
+    "## How to recompute a figure",
+    "",
+    "- A message count of `report` is the number of rows of `message_fates` with that fate (`dropped` counts `bounced`",
+    "  too, `due` all fates but `unknown` and `not_due`) or with that flag.",
+    "- `deferred` is the sum of `deferred_orders.total_minor`; `gross` is `net` plus `deferred`.",
+    "- A rate of `reputation` is `count / messages`, or `baseline_count / baseline_messages`.",
+    "- An interval of `net`, `during` or `unaided`: sort the `placebos` of that statistic by `score`; let W be the sum",
+    "  of their `weight` and Q(p) the first score at which the weights sum to p (W + 1) or more. The bounds of level L",
+    "  are Q((1 + L) / 2) and, on the scores with the opposite sign, minus Q((1 + L) / 2); at 95 % each is the mean of",
+    "  that and plus or minus Q(L) on the absolute scores. Without such a score the highest is taken, plus a quarter",
+    "  of their range: `low_confidence` is set then. Both times `scale_minor` (times 1.5 if `near_holiday`), plus",
+    "  `forecast_minor`, not below 0, minus `observed_minor`. The bounds of `gross` are those of `net` plus that of",
+    "  `deferred`.",
+    "- `expected_minor` is `forecast_minor` plus the weighted median of the scores (W in place of W + 1) times",
+    "  `scale_minor`, not below 0; `loss_minor` is `expected_minor` minus `observed_minor`.",
+)
 
 
 def describe_tables() -> str:
@@ -75,6 +101,10 @@ def describe_tables() -> str:
         "DuckDB: `SELECT * FROM 'loss-*.parquet'`. Only the highest version of an incident is current.",
         "",
         "Money is in minor units of `report.currency`, times are UTC, durations are seconds, rates are fractions.",
+        "",
+        "`message_fates` and `deferred_orders` name people by the provider's id only, never by an address.",
+        "",
+        *_RECOMPUTE,
     ]
     for spec in TABLES:
         lines += ["", f"## {spec.name}", "", f"One row is {spec.row_is}.", ""]
@@ -142,7 +172,8 @@ def _messages(content: ReviewContent) -> Iterator[Row]:
 def _loss(content: ReviewContent) -> Iterator[Row]:
     if content.loss is None:
         return
-    for one in (content.loss.gross, content.loss.deferred, content.loss.net):
+    loss = content.loss
+    for one in (loss.gross, loss.deferred, loss.net, loss.during, loss.unaided):
         if one is None:
             continue
         base = {
@@ -158,6 +189,8 @@ def _loss(content: ReviewContent) -> Iterator[Row]:
             "noise_floor_minor": one.noise_floor_minor,
             "control": one.control,
             "near_holiday": one.near_holiday,
+            "forecast_minor": one.forecast_minor,
+            "scale_minor": one.scale_minor,
         }
         if not one.intervals:
             yield base
@@ -188,7 +221,6 @@ def _impact(content: ReviewContent) -> Iterator[Row]:
             "unit": one.unit,
             "checked": one.checked,
             "note": one.note,
-            "threshold": one.threshold,
         }
 
 
@@ -232,7 +264,6 @@ def _decisions(content: ReviewContent) -> Iterator[Row]:
             "via": one.via,
             "asked_at": one.asked_at,
             "answered_at": one.answered_at,
-            "refused": one.refused,
         }
 
 
@@ -265,6 +296,11 @@ def _reputation(content: ReviewContent) -> Iterator[Row]:
             "alarm": one.alarm,
             "threshold": one.threshold,
             "note": one.note,
+            "count": one.count,
+            "messages": one.messages,
+            "baseline_count": one.baseline_count,
+            "baseline_messages": one.baseline_messages,
+            "p_value": one.p_value,
         }
 
 
@@ -312,12 +348,19 @@ KEY = (
 """Columns that every table starts with."""
 
 _COUNTS = (
-    Column("due", "count", "messages planned from impact_started_at to restored_at, outcome known"),
+    Column(
+        "due",
+        "count",
+        "planned from impact_started_at to restored_at, or left of a campaign that the impact cut "
+        "short; outcome known",
+    ),
     Column("delayed", "count", "due, and sent more than five minutes late"),
     Column("on_time", "count", "due, and sent within five minutes of the planned time"),
     Column("suppressed", "count", "due, not sent, the person opted out after the planned time"),
     Column("dropped", "count", "due, not sent for any other reason"),
-    Column("unknown", "count", "handed over and never answered; in no other count"),
+    Column(
+        "unknown", "count", "handed over and never answered; in no other count; none of earlier incidents"
+    ),
 )
 
 TABLES: tuple[TableSpec, ...] = (
@@ -370,9 +413,14 @@ TABLES: tuple[TableSpec, ...] = (
     ),
     TableSpec(
         "loss",
-        "one statistic (`gross`, `deferred`, `net`) at one level of its interval",
+        "one statistic at one level of its interval",
         (
-            Column("statistic", "text", "`gross` = `deferred` + `net`"),
+            Column(
+                "statistic",
+                "text",
+                "`net`: outage and recovery in one; `deferred`: what late messages brought; "
+                "`gross` = `net` + `deferred`; `during`: the outage alone; `unaided`: `net` without the control",
+            ),
             Column("window_start", "time", "first moment of the window"),
             Column("window_end", "time", "end of the window (excluded)"),
             Column("expected_minor", "count", "the counterfactual total"),
@@ -381,14 +429,73 @@ TABLES: tuple[TableSpec, ...] = (
             Column("level", "number", "probability that the interval holds the truth; empty: no interval"),
             Column("low_minor", "count", "lower bound of the loss"),
             Column("high_minor", "count", "upper bound of the loss"),
-            Column("probability_of_loss", "number", "weight of placebos that leave a loss"),
-            Column("effective_placebos", "number", "effective number of placebo windows"),
-            Column("low_confidence", "flag", "too few placebos for a 95 % bound"),
-            Column("noise_floor_minor", "count", "width of a 95 % interval if the mean were known exactly"),
+            Column(
+                "probability_of_loss", "number", "weight of placebos that leave a loss; empty for `gross`"
+            ),
+            Column("effective_placebos", "number", "sum of the placebos' weights"),
+            Column(
+                "low_confidence", "flag", "too little weight for a 95 % bound (below 39): it is extrapolated"
+            ),
+            Column(
+                "noise_floor_minor",
+                "count",
+                "width of a 95 % interval if the mean were known exactly; with a "
+                "control, of e-mail orders only",
+            ),
             Column("control", "text", "what served as an unaffected control"),
-            Column("near_holiday", "flag", "the window touches a public holiday"),
+            Column(
+                "near_holiday", "flag", "the window touches a public holiday: the interval was widened by 1.5"
+            ),
+            Column("forecast_minor", "number", "the forecast before the placebos' median error corrects it"),
+            Column("scale_minor", "number", "size of an ordinary error of this window"),
         ),
         _loss,
+    ),
+    TableSpec(
+        "placebos",
+        "one past window that was forecast as the outage's was, behind one statistic",
+        (
+            Column("statistic", "text", "`net`, `during` or `unaided`"),
+            Column("start", "time", "first moment of the past window; it is as long as the statistic's"),
+            Column("observed_minor", "count", "what came in"),
+            Column("expected_minor", "number", "what was forecast with what was known before it"),
+            Column("scale_minor", "number", "size of an ordinary error of it"),
+            Column("score", "number", "observed minus expected, over scale"),
+            Column("weight", "number", "how much it counts: newer and more alike counts more, at most 1"),
+        ),
+        lambda content: content.basis.placebos,
+    ),
+    TableSpec(
+        "message_fates",
+        "one message: a campaign to a subscriber",
+        (
+            Column("campaign_id", "count", "the provider's id; a catch-up copy counts as its original"),
+            Column("subscriber_id", "count", "the provider's id of the person"),
+            Column(
+                "fate",
+                "text",
+                "`delayed`, `on_time`, `suppressed`, `dropped`, `bounced`, `unknown`; `not_due` "
+                "where only a flag counts it",
+            ),
+            Column("planned_at", "time", "when it was to be sent"),
+            Column("attempted_at", "time", "when it was sent or tried; empty: never"),
+            Column("late_minutes", "number", "attempted minus planned, of what was sent"),
+            Column("duplicated", "flag", "it was sent more than once"),
+            Column("after_latest_useful", "flag", "it was sent after the campaign's latest_useful_at"),
+            Column("to_opted_out", "flag", "it was sent after the person's opt-out had reached us"),
+        ),
+        lambda content: content.basis.message_fates,
+    ),
+    TableSpec(
+        "deferred_orders",
+        "one order that a late message brought",
+        (
+            Column("campaign_id", "count", "the campaign that it names"),
+            Column("subscriber_id", "count", "who bought"),
+            Column("ordered_at", "time", "when"),
+            Column("total_minor", "count", "its value"),
+        ),
+        lambda content: content.basis.deferred_orders,
     ),
     TableSpec(
         "series",
@@ -411,7 +518,6 @@ TABLES: tuple[TableSpec, ...] = (
             Column("unit", "text", "what is counted"),
             Column("checked", "text", "where it was looked for"),
             Column("note", "text", "a remark"),
-            Column("threshold", "text", "the limit it is held against"),
         ),
         _impact,
     ),
@@ -464,7 +570,6 @@ TABLES: tuple[TableSpec, ...] = (
             Column("via", "text", "`ui`, `cli` or `policy`"),
             Column("asked_at", "time", "when it was asked"),
             Column("answered_at", "time", "when it was answered"),
-            Column("refused", "text", "options not taken"),
         ),
         _decisions,
     ),
@@ -504,6 +609,11 @@ TABLES: tuple[TableSpec, ...] = (
             Column("alarm", "flag", "it needs somebody to act"),
             Column("threshold", "number", "the limit it is held against"),
             Column("note", "text", "a remark"),
+            Column("count", "count", "messages of the catch-up that had it"),
+            Column("messages", "count", "messages of the catch-up"),
+            Column("baseline_count", "count", "messages before the outage that had it"),
+            Column("baseline_messages", "count", "messages before the outage"),
+            Column("p_value", "number", "probability of so many or more in a campaign like those before"),
         ),
         _reputation,
     ),
@@ -533,7 +643,7 @@ TABLES: tuple[TableSpec, ...] = (
         "findings",
         "one departure of the journal from the plan",
         (
-            Column("kind", "text", "`missing`, `late`, `out_of_order`, `never_drilled`"),
+            Column("kind", "text", "`missing`, `late`, `out_of_order`"),
             Column("text", "text", "what it was"),
             Column("expected", "text", "what the plan asks for"),
             Column("seen", "text", "what the journal shows"),

@@ -223,8 +223,9 @@ def say_cautions(loss: Loss, currency: str) -> list[str]:
         said.append("No unaffected control was at hand.")
     if net.noise_floor_minor is not None:
         said.append(
-            "Chance alone, with the mean known exactly, makes an interval "
-            f"{say_money(net.noise_floor_minor, currency)} wide: a much smaller loss cannot be seen in one window."
+            f"Chance alone, with the mean {'of e-mail orders ' if net.control not in ('', 'none') else ''}known "
+            f"exactly, makes an interval {say_money(net.noise_floor_minor, currency)} wide: a much smaller loss cannot "
+            "be seen in one window."
         )
     return said + list(loss.cautions)
 

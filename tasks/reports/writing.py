@@ -43,7 +43,7 @@ class WrittenReport:
     dataset: dict[str, Path]
 
 
-def write_report(content: ReviewContent, folder: Path, dataset_folder: Path | None = None) -> WrittenReport:
+def write_report(content: ReviewContent, folder: Path) -> WrittenReport:
     """Write the next version of an incident's report; no version is ever overwritten.
 
     A version appears whole (a folder is renamed into place) or not at all. Its rows in the dataset follow; should the
@@ -51,8 +51,7 @@ def write_report(content: ReviewContent, folder: Path, dataset_folder: Path | No
 
     Args:
         content: what it shows. E-mail addresses anywhere in it are masked.
-        folder: the folder of all reports (`plan.reports`).
-        dataset_folder: the dataset across incidents; None: `<folder>/dataset`.
+        folder: the folder of all reports (`plan.reports`); the dataset across incidents is `dataset` in it.
 
     Raises:
         ReportError: the content contradicts itself, or the incident id is no folder name.
@@ -84,7 +83,7 @@ def write_report(content: ReviewContent, folder: Path, dataset_folder: Path | No
             shutil.rmtree(draft, ignore_errors=True)
         break
     crash_point("reports.version:published")
-    dataset = _fill_dataset(home, incident, dataset_folder or folder / "dataset")
+    dataset = _fill_dataset(home, incident, folder / "dataset")
     return WrittenReport(
         version=version,
         folder=final,
@@ -155,6 +154,8 @@ def _headline(tables: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     for name in ("due", "delayed", "on_time", "suppressed", "dropped", "unknown", "duplicated"):
         said[f"messages {name.replace('_', ' ')}"] = f"{report[name]:,}"
     for row in tables["loss"]:
+        if row["statistic"] not in ("gross", "deferred", "net"):
+            continue
         said[f"{row['statistic']} loss"] = say_money(row["loss_minor"], currency)
         if row["level"] == 0.95:
             low, high = say_money(row["low_minor"], currency), say_money(row["high_minor"], currency)

@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from tasks.impact import Calendar, Counterfactual, ImpactError, ShopHistory, TooLittleHistory
+from tasks.impact import (
+    LOW_CONFIDENCE_BELOW,
+    Calendar,
+    Counterfactual,
+    ImpactError,
+    ShopHistory,
+    TooLittleHistory,
+)
+from tasks.impact.counterfactual import _corrected
 
 BRITAIN = Calendar("Europe/London", "GB")
 
@@ -102,7 +110,7 @@ def test_what_was_planned_is_expected_and_what_was_not_is_not(simulate):
     )
     with_sale = Counterfactual(history(world, planned=planned)).forecast("net", world.net_hours)
     without = Counterfactual(history(world, planned=planned.iloc[:0])).forecast("net", world.net_hours)
-    more = with_sale.hourly["expected_email_minor"].sum() - without.hourly["expected_email_minor"].sum()
+    more = with_sale.estimate.forecast_minor - without.estimate.forecast_minor
     assert 3_000 * 1_500 < more < 3_000 * 5_000  # a sale message brings about 29 pounds, known within limits
     assert without.estimate.expected_minor < with_sale.estimate.expected_minor
 
@@ -176,6 +184,24 @@ def test_intervals_nest_and_the_noise_floor_is_below_the_width(simulate):
     assert 0 < estimate.noise_floor_minor < most.high_minor - most.low_minor
 
 
+@pytest.mark.parametrize(("count", "finite"), [(129, False), (130, True)])
+def test_a_bound_is_finite_only_from_the_weight_that_its_level_needs(count, finite):
+    """At a weight of 0.3 each, 130 placebos weigh 39: the least with a finite bound on both sides at 95 %."""
+    score = np.arange(count) / count
+    high = _corrected(score, np.full(count, 0.3), 0.975)
+    assert (high <= score.max()) == finite
+    assert (count * 0.3 >= LOW_CONFIDENCE_BELOW - 1e-9) == finite
+
+
+def test_windows_that_hardly_resemble_the_outage_are_refused(simulate):
+    world = simulate(3)
+    recent = world.orders[
+        world.orders["ordered_at"] > pd.Timestamp(world.impact_started_at - timedelta(days=42))
+    ]
+    with pytest.raises(TooLittleHistory, match="resemble"):
+        Counterfactual(history(world, orders=recent)).forecast("net", world.net_hours)
+
+
 def test_too_little_history_is_refused(simulate):
     world = simulate(3)
     recent = world.orders[
@@ -188,7 +214,7 @@ def test_too_little_history_is_refused(simulate):
 def test_short_history_is_labelled_low_confidence(simulate):
     world = simulate(3)
     recent = world.orders[
-        world.orders["ordered_at"] > pd.Timestamp(world.impact_started_at - timedelta(days=42))
+        world.orders["ordered_at"] > pd.Timestamp(world.impact_started_at - timedelta(days=70))
     ]
     estimate = Counterfactual(history(world, orders=recent)).forecast("net", world.net_hours).estimate
     assert estimate.effective_placebos < 39

@@ -221,7 +221,6 @@ def content() -> ReviewContent:
                 at(8, 25),
                 "ui",
                 True,
-                "keep them scheduled",
             ),
             DecisionRow("Send an apology", "rejected", "policy", at(14), at(14, 5), "policy"),
         ),
@@ -268,7 +267,7 @@ def content() -> ReviewContent:
             FindingRow(
                 "late", "Customer service was not told when promised", "next update 10:55", "none until 13:50"
             ),
-            FindingRow("never_drilled", "Restore of contacts was never drilled", "every 90 days", "never"),
+            FindingRow("missing", "Restore of contacts was never drilled", "every 90 days", "never"),
         ),
         lessons=(
             LessonRow("well", "Nobody who had opted out was mailed."),

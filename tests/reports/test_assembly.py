@@ -2,12 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any
 
 import pandas as pd
+import pytest
 
-from tasks.impact import DataImpact
-from tasks.reports.assembly import data_rows, rows_at_risk, rows_lost
+from tasks.impact import DataImpact, check_reputation
+from tasks.reports import ReviewContent
+from tasks.reports.assembly import (
+    data_rows,
+    impact_lines,
+    left_out,
+    rows_at_risk,
+    rows_lost,
+    summary_lines,
+)
 
 NINE = datetime(2011, 11, 16, 9, 0, tzinfo=UTC)
 
@@ -51,3 +63,28 @@ def test_rows_per_table_agree_with_the_totals_where_two_sources_share_a_name() -
     assert rows_lost(found) == {"events": 5}
     assert found.rows_lost == 5
     assert sum(rows_at_risk(found).values()) == found.rows_at_risk
+
+
+@pytest.mark.parametrize(("sent", "bounced", "shown"), [(200, 9, 9), (200, 0, 0), (0, 0, None)])
+def test_bounces_of_the_catch_up_are_those_of_its_rate(sent: int, bounced: int, shown: int | None) -> None:
+    catch_up = {"messages": sent, "bounce": bounced, "complaint": 0, "unsubscribe": 0}
+    usual = pd.DataFrame({"messages": [100], "bounce": [1], "complaint": [0], "unsubscribe": [0]})
+    figures: Any = SimpleNamespace(
+        messages=SimpleNamespace(counts=SimpleNamespace(minutes_longest=0, minutes_median=0, bounced=4)),
+        data=impact(),
+        reputation=tuple(check_reputation(catch_up, usual)),
+    )
+    [line] = [one for one in impact_lines(figures) if "bounced in the catch-up" in one.name]
+    assert line.value == shown
+
+
+def test_orders_in_another_currency_are_named_and_never_added() -> None:
+    assert left_out({}, "GBP") == []
+    [said] = left_out({"EUR": 3, "": 1}, "GBP")
+    assert "orders in GBP; 4 orders in other currencies are left out (1 in no currency, 3 in EUR)" in said
+
+
+def test_a_currency_without_minor_units_is_not_divided_by_a_hundred(content: ReviewContent) -> None:
+    yen = replace(content, header=replace(content.header, currency="JPY"))
+    assert any("Net loss JPY 124,000" in one for one in summary_lines(yen))
+    assert any("Net loss £1,240 (95" in one for one in summary_lines(content))
