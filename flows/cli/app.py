@@ -221,6 +221,53 @@ def snapshots_show(
     show.as_json(manifest) if json_ else show.snapshot(manifest)
 
 
+@snapshots.command("diff")
+def snapshots_diff(
+    older: Annotated[str, typer.Argument(help="A snapshot's id, such as shop/00000001.")],
+    newer: Annotated[str, typer.Argument(help="A later snapshot of the same source.")],
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Say what differs between two snapshots: rows added, removed and changed by table, and in which columns."""
+    from tasks.snapshots import diff
+
+    _, store = _open_store(plan)
+    found = diff(store, older, newer)
+    show.as_json({"tables": found}) if json_ else show.differences(found)
+
+
+@snapshots.command("query")
+def snapshots_query(
+    sql: Annotated[
+        str,
+        typer.Argument(help="DuckDB SQL; tables are named source.table: SELECT count(*) FROM shop.orders"),
+    ],
+    snapshot: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--snapshot",
+            help="A snapshot's id, or alias=id to give it another name; can be given again. "
+            "The newest valid one of every source if absent.",
+        ),
+    ] = None,
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Ask snapshots with SQL; every object is hashed before it is read. Reads only, and no file but the snapshots'."""
+    from tasks.snapshots import query
+
+    loaded, store = _open_store(plan)
+    named = dict(one.split("=", 1) if "=" in one else (one.partition("/")[0], one) for one in snapshot or [])
+    if not named:
+        newest = {source: store.latest(source, state="valid") for source in loaded.plan.sources}
+        named = {source: info.snapshot_id for source, info in newest.items() if info is not None}
+    columns, rows = query(store, named, sql)
+    if json_:
+        show.as_json({"snapshots": named, "columns": columns, "rows": rows})
+    else:
+        show.table(columns, rows)
+
+
 @snapshots.command("verify", epilog=EPILOGUE)
 def snapshots_verify(
     snapshot: Annotated[str, typer.Argument(help="A snapshot's id; all of the store if absent.")] = "",

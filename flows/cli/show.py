@@ -19,7 +19,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tasks.core import Money
+from tasks.core import Money, plural
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -97,7 +97,8 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Seq
     """Print rows under `columns`: aligned on a terminal, tab-separated when piped."""
     if not out.is_terminal:
         for row in [columns, *rows]:
-            out.print("\t".join("" if cell is None else str(cell) for cell in row), markup=False)
+            # Not through rich, which turns tabs into spaces.
+            sys.stdout.write("\t".join("" if cell is None else str(cell) for cell in row) + "\n")
         return
     drawn = Table(box=None, pad_edge=False, header_style="dim", padding=(0, 3, 0, 0))
     for column in columns:
@@ -266,6 +267,27 @@ def snapshot(manifest: Any) -> None:
         ],
         numbers=["rows", "objects", "size"],
     )
+
+
+def differences(found: Sequence[Any]) -> None:
+    """Print what differs between two snapshots, the tables that are the same counted last."""
+    changed = [one for one in found if one.state != "same"]
+    table(
+        ["table", "state", "added", "removed", "changed", "where"],
+        [
+            [
+                one.name,
+                one.state,
+                f"{one.added:,}",
+                f"{one.removed:,}",
+                f"{one.changed:,}",
+                "; ".join([*one.schema, *(f"{name}: {count:,}" for name, count in one.columns.items())]),
+            ]
+            for one in changed
+        ],
+        numbers=("added", "removed", "changed"),
+    )
+    out.print(f"{plural(len(found) - len(changed), 'table')} the same", markup=False)
 
 
 def verification(report: Any, level: str) -> None:

@@ -1,6 +1,7 @@
 """The snapshot store: take, commit, verify, mark and read snapshots. FORMAT.md describes what lies on the disk."""
 
 from tasks.snapshots.canonical import CANONICAL
+from tasks.snapshots.diffing import TableDiff, diff
 from tasks.snapshots.errors import AlreadyCommitted, Damaged, SnapshotError, StoreError
 from tasks.snapshots.models import (
     Hold,
@@ -14,7 +15,7 @@ from tasks.snapshots.models import (
     snapshot_name,
     split_name,
 )
-from tasks.snapshots.reading import canonical_views, connect, parquet_scan
+from tasks.snapshots.reading import canonical_views, connect, parquet_scan, query
 from tasks.snapshots.restoring import Restored, RestoredTable, restore
 from tasks.snapshots.signing import (
     SigningKey,
@@ -44,6 +45,7 @@ __all__ = [
     "State",
     "Store",
     "StoreError",
+    "TableDiff",
     "TableEntry",
     "Verdict",
     "VerifyFinding",
@@ -51,6 +53,7 @@ __all__ = [
     "arrow_schema",
     "canonical_views",
     "connect",
+    "diff",
     "generate_key",
     "key_pem",
     "load_key",
@@ -58,6 +61,7 @@ __all__ = [
     "open_store",
     "parquet_scan",
     "public_key_hex",
+    "query",
     "restore",
     "snapshot_name",
     "split_name",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core import UsageError
 from tasks.snapshots.canonical import CANONICAL
@@ -46,6 +46,40 @@ def connect(store: Store, snapshots: Mapping[str, str]) -> duckdb.DuckDBPyConnec
             scan = parquet_scan(store.table_files(snapshot_id, table))
             connection.execute(f"CREATE VIEW {_quoted(alias)}.{_quoted(name)} AS SELECT * FROM {scan}")  # noqa: S608
     return connection
+
+
+def query(store: Store, snapshots: Mapping[str, str], sql: str) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Return the column names and the rows that `sql` gives over snapshots, each a schema under its alias.
+
+    Args:
+        store: the store to read.
+        snapshots: snapshot id by alias.
+        sql: DuckDB SQL that reads; it can open no other file, load nothing and reach no network.
+
+    Raises:
+        UsageError: the SQL is wrong, or would do more than read.
+    """
+    import duckdb
+
+    with connect(store, snapshots) as connection:
+        files = [
+            path
+            for snapshot_id in snapshots.values()
+            for table in store.manifest(snapshot_id).tables
+            for path in store.table_files(snapshot_id, table)
+        ]
+        connection.execute(f"SET allowed_paths = [{', '.join(map(_text, files))}]")
+        connection.execute("SET enable_external_access = false")
+        connection.execute("SET lock_configuration = true")
+        try:
+            result = connection.execute(sql)
+            names = [column[0] for column in result.description or []]
+            return names, result.fetchall()
+        except duckdb.Error as error:
+            raise UsageError(
+                f"DuckDB does not answer that: {str(error).splitlines()[0]}",
+                fix="tables are named source.table; `mailstay snapshots show` lists them",
+            ) from None
 
 
 def parquet_scan(files: Sequence[str]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,9 +14,11 @@ import pytest
 from typer.testing import CliRunner
 
 from flows.cli import app
-from tasks.core import DrivenClock, UsageError
+from tasks.core import DrivenClock, SystemClock, UsageError
 from tasks.incidents import Journal, open_journal
 from tasks.plan import load_plan
+from tasks.snapshots import Store, generate_key, take_snapshot
+from tasks.sources import open_source
 
 PLAN = """
 version: 1
@@ -114,3 +118,26 @@ def test_a_mistake_ends_in_one_sentence_and_no_traceback(plan: Path, arguments: 
     assert done.returncode not in (0, -6, -11), done.stdout
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_snapshots_are_compared_and_asked_from_the_command_line(
+    plan: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = Store.open(str(tmp_path / "store"), signing_key=generate_key(), create=True)
+    for price in (1, 2):
+        with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+            shop.execute("CREATE TABLE IF NOT EXISTS prices (code TEXT PRIMARY KEY, price INTEGER)")
+            shop.execute("INSERT OR REPLACE INTO prices VALUES ('a', ?)", [price])
+            shop.commit()
+        source = open_source("shop", f"sqlite:///{tmp_path / 'shop.db'}")
+        taken = take_snapshot(source, store, clock=SystemClock(), plan_digest="")
+        store.mark(taken.snapshot_id, "valid", findings=[], at=SystemClock().now(), by="test")
+    shown = run("snapshots", "diff", "shop/00000001", "shop/00000002", "--plan", str(plan))
+    assert "prices\tchanged\t0\t0\t1\tprice: 1" in shown
+    found = json.loads(
+        run("snapshots", "query", "SELECT price FROM shop.prices", "--plan", str(plan), "--json")
+    )
+    assert found == {"snapshots": {"shop": "shop/00000002"}, "columns": ["price"], "rows": [[2]]}
+    both = ["--snapshot", "old=shop/00000001", "--snapshot", "shop/00000002"]
+    sql = "SELECT o.price, n.price FROM old.prices o JOIN shop.prices n USING (code)"
+    assert run("snapshots", "query", sql, *both, "--plan", str(plan)).split() == ["price", "price", "1", "2"]

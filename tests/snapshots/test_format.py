@@ -10,9 +10,11 @@ from pathlib import Path
 
 import duckdb
 import pandas as pd
+import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from tasks.snapshots import Manifest, Store
+from tasks.core import UsageError
+from tasks.snapshots import Manifest, Store, query
 from tasks.sources import CASTS
 
 PAGE = (Path(__file__).parents[2] / "tasks" / "snapshots" / "FORMAT.md").read_text()
@@ -78,3 +80,30 @@ def test_a_store_that_was_copied_elsewhere_still_verifies(
     shutil.copytree(store.storage.root, tmp_path / "elsewhere")
     assert str(store.storage.root) not in (tmp_path / "elsewhere/snapshots/shop/00000001.json").read_text()
     assert verify(Store.open(str(tmp_path / "elsewhere")), level="content").ok
+
+
+def test_a_query_reads_snapshots_under_their_names_and_nothing_else(
+    store: Store, taken: Callable[..., Manifest], change: Callable[[str], None], tmp_path: Path
+) -> None:
+    taken(store)
+    change("DELETE FROM customers WHERE customer_id < 10")
+    taken(store)
+    names, rows = query(
+        store,
+        {"old": "shop/00000001", "new": "shop/00000002"},
+        "SELECT count(*) AS gone FROM old.customers ANTI JOIN new.customers USING (customer_id)",
+    )
+    assert (names, rows) == (["gone"], [(10,)])
+    (tmp_path / "secret.csv").write_text("a\n1\n")
+    for sql in (
+        f"SELECT * FROM read_csv('{tmp_path / 'secret.csv'}')",
+        f"COPY (SELECT 1) TO '{tmp_path / 'out.csv'}'",
+        f"ATTACH '{tmp_path / 'other.db'}'",
+        "SET enable_external_access = true",
+        "INSTALL httpfs",
+        "SELECT * FROM shop.nothing",
+        "SELEC 1",
+    ):
+        with pytest.raises(UsageError, match="DuckDB does not answer that"):
+            query(store, {"shop": "shop/00000002"}, sql)
+    assert not (tmp_path / "out.csv").exists()
