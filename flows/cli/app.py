@@ -257,7 +257,10 @@ def snapshots_query(
     from tasks.snapshots import query
 
     loaded, store = _open_store(plan)
-    named = dict(one.split("=", 1) if "=" in one else (one.partition("/")[0], one) for one in snapshot or [])
+    named: dict[str, str] = {}
+    for one in snapshot or []:
+        alias, _, name = one.rpartition("=")
+        named[alias or name.partition("/")[0]] = name
     if not named:
         newest = {source: store.latest(source, state="valid") for source in loaded.plan.sources}
         named = {source: info.snapshot_id for source, info in newest.items() if info is not None}
