@@ -9,8 +9,9 @@ from __future__ import annotations
 from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Literal
+from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
 Minutes = Annotated[int, Field(ge=0, le=60 * 24 * 366)]
 CauseClass = Literal[
@@ -255,6 +256,31 @@ class ReportPlan(_Part):
     baseline_days: int = Field(
         28, ge=7, description="Days before the outage that reputation is compared with."
     )
+
+    @field_validator("timezone")
+    @classmethod
+    def _known_timezone(cls, value: str) -> str:
+        try:
+            ZoneInfo(value)
+        except (KeyError, ValueError, OSError):
+            raise ValueError(f"{value!r} is no time zone: give an IANA name such as Europe/London") from None
+        return value
+
+    @field_validator("country")
+    @classmethod
+    def _known_country(cls, value: str | None) -> str | None:
+        if value is None:
+            return None
+        from holidays import country_holidays
+
+        try:
+            # An alias such as UK becomes the ISO code, which the calendar asks for.
+            return str(country_holidays(value).country)
+        except NotImplementedError:
+            raise ValueError(
+                f"{value!r} is no country whose public holidays are known: give its ISO 3166 code in capitals, such as "
+                "GB, or leave it out"
+            ) from None
 
 
 class Plan(_Part):
