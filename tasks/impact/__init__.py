@@ -12,7 +12,6 @@ from tasks.impact.errors import ImpactError, TooLittleHistory
 from tasks.impact.revenue import (
     RESPONSE_PROFILES,
     ResponseProfile,
-    expected_value_minor,
     respond_to_send,
     still_interested,
 )
@@ -114,7 +113,6 @@ __all__ = [
     "TooLittleHistory",
     "check_objectives",
     "check_reputation",
-    "expected_value_minor",
     "measure_data",
     "measure_messages",
     "measure_money",

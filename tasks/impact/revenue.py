@@ -130,19 +130,6 @@ def still_interested(kind: str, late_hours: npt.ArrayLike) -> npt.NDArray[np.flo
     return share
 
 
-def expected_value_minor(kind: str, messages: int = 1) -> float:
-    """Return what `messages` punctual messages of `kind` bring on average, in minor units."""
-    profile = RESPONSE_PROFILES.get(kind)
-    if profile is None:
-        return 0.0
-    return (
-        messages
-        * profile.probability
-        * profile.basket_median_minor
-        * float(np.exp(profile.basket_sigma**2 / 2))
-    )
-
-
 def _appeal(seed: int, campaign_id: int) -> float:
     """How well one campaign does against its kind: log-normal with mean 1."""
     one = np.zeros(1, dtype=np.int64)
