@@ -509,7 +509,9 @@ def _cause(case: Case) -> Cause:
     incident = facts.incident
     declared = incident.timestamps.get("declared_at")
     by = f"declared by {incident.declared_by}" + (f" at {declared:%H:%M} UTC" if declared else "")
-    evidence = tuple(dict.fromkeys(one.text for one in facts.timeline if one.kind == "evidence"))
+    said = (one.text for one in facts.timeline if one.kind == "evidence")
+    # What the review notes of its own measurement is no cause.
+    evidence = tuple(dict.fromkeys(one for one in said if not one.startswith("impact_started_at ")))
     return Cause(
         cause_class=incident.cause_class,
         trigger=incident.summary,

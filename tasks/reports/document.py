@@ -213,13 +213,14 @@ def _figures(content: ReviewContent) -> Iterable[KeyFigure]:
     yield KeyFigure("Rows lost", NOT_KNOWN if lost is None else f"{lost:,}", note, "bad" if lost else "")
 
 
-def _count(value: float | None, checked: str) -> Cell:
-    """A count; a zero says what was looked at, a missing one that nobody looked."""
+def _count(value: float | None, checked: str, unit: str = "") -> Cell:
+    """A count, with its unit; a zero says what was looked at, a missing one that nobody looked."""
     if value is None:
         return Cell("not measured", tone="quiet")
     if value == 0:
         return Cell("0, checked", checked, "good")
-    return Cell(f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}")
+    said = f"{value:,.0f}" if float(value).is_integer() else f"{value:,.2f}"
+    return Cell(f"{said} {unit.removesuffix('s') if value == 1 else unit}".strip())
 
 
 def _impact(content: ReviewContent) -> Iterable[Block]:
@@ -258,7 +259,7 @@ def _impact(content: ReviewContent) -> Iterable[Block]:
     ]
     rows = []
     for name, value, unit, checked, note in standard:
-        cell = _count(value, checked)
+        cell = _count(value, checked, unit)
         bad = value and name in (
             "Messages duplicated",
             "Messages after they were useful",
@@ -268,17 +269,14 @@ def _impact(content: ReviewContent) -> Iterable[Block]:
             (
                 Cell(name, tone="part" if name.startswith("of these") else ""),
                 Cell(cell.text, "", "bad" if bad else cell.tone),
-                Cell(unit),
                 Cell(cell.note or note),
             )
         )
     for line in content.impact_lines:
-        cell = _count(line.value, line.checked)
+        cell = _count(line.value, line.checked, line.unit)
         remark = "; ".join(part for part in (cell.note, line.note) if part)
-        rows.append((Cell(line.name), Cell(cell.text, "", cell.tone), Cell(line.unit), Cell(remark)))
-    yield Table(
-        (Heading("What"), Heading("Figure", True), Heading("Unit"), Heading("Checked, remarks")), tuple(rows)
-    )
+        rows.append((Cell(line.name), Cell(cell.text, "", cell.tone), Cell(remark)))
+    yield Table((Heading("What"), Heading("Figure", True), Heading("Checked, remarks")), tuple(rows))
     if content.campaigns:
         yield _campaigns(content)
     if content.data:
@@ -327,8 +325,8 @@ def _data(content: ReviewContent) -> Table:
             continue
         lost = Cell(f"about {one.lost:,}") if one.estimated and one.lost is not None else _count(one.lost, "")
         by = f"witness: {one.witness}" if one.witness else "nothing witnesses it"
-        if one.estimated:
-            by = f"estimated: {one.witness}" if one.witness else "estimated: nothing witnesses it"
+        if one.estimated and one.witness:
+            by = f"estimated: {one.witness}"
         rows.append(
             (
                 Cell(one.table, one.source),
@@ -338,7 +336,8 @@ def _data(content: ReviewContent) -> Table:
             )
         )
     if len(whole) > 2:
-        witnesses = ", ".join(dict.fromkeys(one.witness for one in whole if one.witness))
+        named = (each for one in whole for each in one.witness.split(" and ") if each)
+        witnesses = ", ".join(dict.fromkeys(named))
         rows.append(
             (
                 Cell(f"{len(whole)} other tables", ", ".join(f"{one.source}.{one.table}" for one in whole)),
@@ -697,5 +696,8 @@ def _appendix(content: ReviewContent) -> Iterable[Block]:
 def _changes(content: ReviewContent) -> tuple[Block, ...]:
     if not content.changes:
         return ()
-    rows = tuple((Cell(one.figure), Cell(one.before), Cell(one.after)) for one in content.changes)
+    rows = tuple(
+        (Cell(one.figure[:1].upper() + one.figure[1:]), Cell(one.before), Cell(one.after))
+        for one in content.changes
+    )
     return (Table((Heading("Figure"), Heading("Before", True), Heading("Now", True)), rows),)

@@ -142,14 +142,16 @@ def lessons(
         f"{one.text[0].upper()}{one.text[1:]}." for one in findings if one.kind in ("missing", "out_of_order")
     ]
     if data.rows_lost and data.rows_lost <= data.rows_at_risk:
-        witnessed = plural(data.rows_lost, "row")
-        lucky.append(f"The provider lost {witnessed}, and our own webhook receipts had witnessed them.")
+        proven = data.proven
+        by = " and ".join(sorted(set(proven.loc[proven["rows"] > 0, "witness"])))
+        lucky.append(f"{plural(data.rows_lost, 'row')} went missing, and what witnessed them is ours: {by}.")
     if data.rows_at_risk and not data.rows_lost:
         lucky.append(
             f"When it began, no snapshot held {plural(data.rows_at_risk, 'row')}, and none was lost."
         )
     if estimate is not None and estimate.interval(0.95).low_minor <= 0:
-        lucky.append("The loss cannot be told from chance: the 95 % interval includes none.")
+        interval = "widest" if estimate.low_confidence else "95 %"
+        lucky.append(f"The loss cannot be told from chance: the {interval} interval includes none.")
     return [
         *(LessonRow("well", one) for one in well),
         *(LessonRow("poorly", one) for one in poorly),

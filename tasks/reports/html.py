@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tasks.reports.document import Document
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+_DATE = re.compile(r"\d{4}-\d{2}-\d{2}")
 _TEMPLATES = Path(__file__).parent / "templates"
 
 
@@ -21,7 +27,16 @@ def render_html(document: Document) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
+    environment.filters["dates"] = _whole_dates
     environment.filters["drawing"] = Markup  # charts.py escapes every text
     environment.tests["of_kind"] = lambda block, name: type(block).__name__ == name
     style = Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))  # noqa: S704  (our own file)
     return environment.get_template("report.html.j2").render(document=document, style=style)
+
+
+def _whole_dates(text: str) -> Markup:
+    """Escape a text and keep its dates from breaking over two lines at a hyphen."""
+    from markupsafe import Markup, escape
+
+    dated = _DATE.sub(lambda one: f'<span class="date">{one.group()}</span>', str(escape(text)))
+    return Markup(dated)  # noqa: S704  (escaped above; a date holds digits and hyphens only)

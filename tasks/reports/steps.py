@@ -151,7 +151,7 @@ def estimate_loss(case: Case, messages: MessageImpact) -> MoneyImpact:
         one = found.net.estimate
         bounds = one.interval(0.95)
         get_run_logger().info(
-            "Net loss %s (95 %%: %s to %s), deferred %s",
+            "Net loss %s (interval %s to %s), deferred %s",
             *(
                 Money(minor, found.currency).whole()
                 for minor in (one.loss_minor, bounds.low_minor, bounds.high_minor, found.deferred_minor)

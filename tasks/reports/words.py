@@ -76,7 +76,7 @@ def say_bounds(estimate: Estimate, currency: str, level: float = SIGNIFICANCE_LE
 def say_level(estimate: Estimate, level: float = SIGNIFICANCE_LEVEL) -> str:
     """Name the interval; one that rests on too few placebo windows is never called a 95 % one."""
     if estimate.low_confidence and level >= SIGNIFICANCE_LEVEL:
-        return "widest interval (low confidence)"
+        return "widest interval, low confidence:"
     return f"{say_percent(level)} interval"
 
 
@@ -202,6 +202,11 @@ def say_significance(estimate: Estimate) -> str:
         return (
             "The interval includes zero: this outage alone cannot be told from an ordinary week. The point estimate "
             "is the best single guess, not an established loss." + chance
+        )
+    if bounds.low_minor > 0 and estimate.low_confidence:
+        return (
+            "The widest interval excludes zero, but it is an extrapolation: a loss is likely, not established."
+            + chance
         )
     if bounds.low_minor > 0:
         return "The interval excludes zero: a loss is established beyond ordinary variation." + chance

@@ -120,8 +120,8 @@ def test_a_settled_version_says_what_changed(content: ReviewContent, tmp_path: P
     settled = replace(content, messages=messages, header=replace(content.header, settlement="settled"))
     page = text_of(write_report(settled, tmp_path).html.read_text())
     assert "Changed since the version before" in page
-    assert "messages duplicated 0 2" in page
-    assert "standing provisional settled" in page
+    assert "Messages duplicated 0 2" in page
+    assert "Standing provisional settled" in page
 
 
 def test_a_version_that_died_before_the_dataset_is_added_by_the_next(
@@ -157,9 +157,9 @@ def test_the_dataset_holds_all_versions_with_documented_columns(
 
 def test_zero_is_shown_as_checked_and_the_unmeasured_as_such(written: WrittenReport) -> None:
     page = text_of(written.html.read_text())
-    assert "Messages duplicated 0, checked messages the provider's send log and the ledger" in page
-    assert "Unsubscribe requests refused 0, checked requests the shop's consent requests" in page
-    assert "Support contacts not measured contacts no source for them in the plan" in page
+    assert "Messages duplicated 0, checked the provider's send log and the ledger" in page
+    assert "Unsubscribe requests refused 0, checked the shop's consent requests" in page
+    assert "Support contacts not measured no source for them in the plan" in page
 
 
 def test_whole_tables_share_one_line_that_names_them(content: ReviewContent, tmp_path: Path) -> None:
@@ -198,9 +198,24 @@ def test_too_few_placebos_are_never_called_95_percent(content: ReviewContent, tm
     net = replace(content.loss.net, low_confidence=True, effective_placebos=21.0)
     loss: Loss = replace(content.loss, net=net)
     page = text_of(write_report(replace(content, loss=loss), tmp_path).html.read_text())
-    assert "widest interval (low confidence)" in page
+    assert "widest interval, low confidence:" in page
     assert "Only 21 effective placebo windows" in page
     assert "95 % interval −£2,600" not in page
+
+
+def test_an_extrapolated_interval_establishes_nothing(content: ReviewContent, tmp_path: Path) -> None:
+    assert content.loss
+    net = replace(content.loss.net, low_confidence=True, intervals=(Bounds(0.95, 10_000, 240_000),))
+    page = text_of(
+        write_report(replace(content, loss=replace(content.loss, net=net)), tmp_path).html.read_text()
+    )
+    assert "a loss is likely, not established" in page
+
+
+def test_a_date_never_breaks_over_two_lines_and_stays_escaped(content: ReviewContent, tmp_path: Path) -> None:
+    dated = replace(content, outage=replace(content.outage, affected="<b>Sale 2011-11-17</b>"))
+    page = write_report(dated, tmp_path).html.read_text()
+    assert '&lt;b&gt;Sale <span class="date">2011-11-17</span>&lt;/b&gt;' in page
 
 
 def test_without_an_estimate_the_report_says_why(content: ReviewContent, tmp_path: Path) -> None:
@@ -256,6 +271,26 @@ def test_the_sections_stand_in_the_order_of_the_practice(written: WrittenReport)
         "bottom-line", "impact", "money", "timeline", "objectives", "cause", "decisions", "reputation",
         "communications", "lessons", "actions", "appendix",
     ]  # fmt: skip
+
+
+@pytest.mark.browser
+def test_print_keeps_tables_as_tables_and_cuts_nothing_at_the_edge_of_a_page(
+    written: WrittenReport, chromium: str
+) -> None:
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as play:
+        browser = play.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": 688, "height": 1000})  # A4 less its margins
+        page.goto(written.html.as_uri())
+        page.emulate_media(media="print")
+        wide = page.evaluate("[document.documentElement.scrollWidth, window.innerWidth]")
+        shown = page.evaluate(
+            "[...new Set([...document.querySelectorAll('thead')].map(t => getComputedStyle(t).display))]"
+        )
+        browser.close()
+    assert wide[0] <= wide[1]
+    assert shown == ["table-header-group"]  # it repeats on every page of a long table
 
 
 @pytest.mark.browser
