@@ -189,6 +189,26 @@ def restore(
     show.as_json(result) if json_ else show.restored(result)
 
 
+@app.command()
+def prune(
+    plan: PlanOption = "plan.yaml",
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Really remove; without it nothing changes.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Say which snapshots retention keeps and why; with `--confirm` remove the others.
+
+    Their objects are marked, and deleted by a prune after the grace of the plan. Held snapshots and the newest valid
+    one of every source always stay.
+    """
+    with _flows(quiet=json_):
+        from flows.prune import prune as run
+
+        result = run(plan=plan, confirm=confirm)
+    show.as_json(result) if json_ else show.pruned(result)
+
+
 def _open_store(plan: str) -> tuple[Any, Any]:
     from tasks.plan import load_plan
     from tasks.snapshots import Store

@@ -199,6 +199,33 @@ def restored(result: Any) -> None:
     )
 
 
+def pruned(result: Any) -> None:
+    """Print what is kept and why, and what goes."""
+    table(
+        ["snapshot", "taken (UTC)", "kept because"],
+        [
+            [
+                one.snapshot_id,
+                when(one.at),
+                "; ".join(one.because) or ("would go" if result.dry else "removed"),
+            ]
+            for one in result.snapshots
+        ],
+    )
+    out.print(
+        f"{plural(len(result.removed), 'snapshot')} {'would go' if result.dry else 'removed'}; "
+        f"{plural(result.condemned, 'object')} ({size(result.condemned_bytes)}) "
+        f"{'would be marked' if result.dry else 'marked'}, "
+        f"{plural(result.deleted, 'object')} ({size(result.deleted_bytes)}) "
+        f"{'would be deleted' if result.dry else 'deleted'}",
+        markup=False,
+    )
+    if result.waiting:
+        out.print(f"No object was deleted: {result.waiting}", markup=False)
+    if result.dry:
+        out.print("Nothing was changed. Next: the same with --confirm", markup=False)
+
+
 def backups(taken: Sequence[Any]) -> None:
     """Print what a backup took."""
     table(

@@ -57,13 +57,19 @@ class Retention(_Part):
     """Which snapshots `prune` keeps. At least one rule must be set."""
 
     keep_last: int = Field(7, ge=0, description="Keep this many of the newest snapshots.")
-    keep_daily: int = Field(14, ge=0, description="Keep the newest snapshot of this many days.")
-    keep_weekly: int = Field(8, ge=0, description="Keep the newest snapshot of this many weeks.")
-    keep_monthly: int = Field(12, ge=0, description="Keep the newest snapshot of this many months.")
+    keep_within_days: int = Field(0, ge=0, description="Keep every snapshot of the last days.")
+    keep_hourly: int = Field(0, ge=0, description="Keep the newest valid snapshot of this many hours.")
+    keep_daily: int = Field(14, ge=0, description="Keep the newest valid snapshot of this many days.")
+    keep_weekly: int = Field(8, ge=0, description="Keep the newest valid snapshot of this many weeks.")
+    keep_monthly: int = Field(12, ge=0, description="Keep the newest valid snapshot of this many months.")
+    keep_yearly: int = Field(0, ge=0, description="Keep the newest valid snapshot of this many years.")
+    grace_hours: int = Field(
+        24, ge=1, description="Hours between marking an object that nobody needs and deleting it."
+    )
 
     @model_validator(mode="after")
     def _not_empty(self) -> Retention:
-        if not (self.keep_last or self.keep_daily or self.keep_weekly or self.keep_monthly):
+        if not any(value for name, value in self if name.startswith("keep_")):
             raise ValueError(
                 "an empty retention would remove every snapshot: set at least one keep_… above 0"
             )

@@ -15,6 +15,7 @@ from tasks.snapshots.models import (
     snapshot_name,
     split_name,
 )
+from tasks.snapshots.pruning import Pruned, prune
 from tasks.snapshots.reading import canonical_views, connect, parquet_scan, query
 from tasks.snapshots.restoring import Restored, RestoredTable, restore
 from tasks.snapshots.signing import (
@@ -37,6 +38,7 @@ __all__ = [
     "Level",
     "Manifest",
     "ObjectRef",
+    "Pruned",
     "Restored",
     "RestoredTable",
     "SigningKey",
@@ -60,6 +62,7 @@ __all__ = [
     "load_or_create_key",
     "open_store",
     "parquet_scan",
+    "prune",
     "public_key_hex",
     "query",
     "restore",

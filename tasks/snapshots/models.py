@@ -170,6 +170,18 @@ class Hold(Record):
     released_at: AwareDatetime | None = None
 
 
+class Tombstone(Record):
+    """A signed record that retention removed a snapshot: its place in the chain stays provable."""
+
+    store_id: str
+    snapshot_id: SnapshotId
+    manifest_digest: Sha256
+    parent_digest: Sha256 | None
+    rows: int
+    at: AwareDatetime
+    by: str
+
+
 @dataclass(frozen=True)
 class SnapshotInfo:
     """A snapshot as lists show it.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from dataclasses import dataclass
+from datetime import timedelta
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -13,6 +14,7 @@ from tasks.core import SystemClock, UsageError, current_progress, open_clock, pl
 from tasks.plan import LoadedPlan, load_plan, secret
 from tasks.snapshots.errors import Damaged, SnapshotError
 from tasks.snapshots.models import Manifest, split_name
+from tasks.snapshots.pruning import Pruned, prune
 from tasks.snapshots.restoring import Restored, restore
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import take_snapshot
@@ -196,6 +198,46 @@ def publish_restore(restored: Restored) -> None:
     ]
     create_markdown_artifact(
         key="restore", markdown="\n".join(lines), description="What was restored, compared"
+    )
+
+
+@task
+def prune_store(plan: str, confirm: bool) -> Pruned:
+    """Apply the plan's retention to its store, or say what that would do."""
+    loaded = load_plan(plan)
+    rules = loaded.plan.retention
+    found = prune(
+        open_plan_store(loaded),
+        rules,
+        clock=open_clock(loaded.clock_spec()),
+        grace=timedelta(hours=rules.grace_hours),
+        dry=not confirm,
+    )
+    get_run_logger().info(
+        "%s %s of %d; %s marked, %s deleted",
+        "Would remove" if found.dry else "Removed",
+        plural(len(found.removed), "snapshot"),
+        len(found.snapshots),
+        plural(found.condemned, "object"),
+        plural(found.deleted, "object"),
+    )
+    if found.waiting:
+        get_run_logger().warning("No object was deleted: %s", found.waiting)
+    return found
+
+
+@task
+def publish_prune(found: Pruned) -> None:
+    """Show every snapshot with what keeps it as a Prefect artifact."""
+    lines = ["| snapshot | taken | kept because |", "| --- | --- | --- |"]
+    lines += [
+        f"| {one.snapshot_id} | {one.at:%Y-%m-%d %H:%M} | {'; '.join(one.because) or '**goes**'} |"
+        for one in found.snapshots
+    ]
+    create_markdown_artifact(
+        key="prune",
+        markdown=f"# {'What a prune would do' if found.dry else 'Pruned'}\n\n" + "\n".join(lines),
+        description="What is kept, and why",
     )
 
 

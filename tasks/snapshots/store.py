@@ -27,6 +27,7 @@ from tasks.snapshots.models import (
     ObjectRef,
     SnapshotInfo,
     State,
+    Tombstone,
     Verdict,
     manifest_path,
     split_name,
@@ -40,8 +41,10 @@ Names = list[str]
 Findings = list[dict[str, Any]]
 Verdicts = list[Verdict | Damaged]
 Holds = list[Hold]
+Numbers = list[int]
 
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
+_CONDEMNED = re.compile(r"condemned/([0-9a-f]{64})\.json")
 _NUMBERED = re.compile(r"/(\d{6})\.json$")
 
 
@@ -262,6 +265,84 @@ class Store:
         """
         source, sequence = split_name(snapshot_id)
         return _active(self._hold(path) for path in self.storage.list(f"holds/{source}/{sequence:08d}/"))
+
+    def bury(self, snapshot_id: str, *, at: datetime, by: str) -> Tombstone:
+        """Record, signed, that retention removes the snapshot; a tombstone that is there already stays as it is."""
+        manifest = self.manifest(snapshot_id)
+        stone = Tombstone(
+            store_id=self.store_id,
+            snapshot_id=snapshot_id,
+            manifest_digest=manifest.digest,
+            parent_digest=manifest.parent_digest,
+            rows=manifest.rows,
+            at=at,
+            by=by,
+        )
+        path = f"tombstones/{snapshot_id}.json"
+        with contextlib.suppress(AlreadyCommitted):
+            self.storage.put_new(path, sealed(stone.model_dump(mode="json"), self._signing_key()))
+        return self.tombstone(snapshot_id)
+
+    def tombstone(self, snapshot_id: str) -> Tombstone:
+        """Return the tombstone of a snapshot.
+
+        Raises:
+            SnapshotError: it has none.
+            Damaged: it was changed, or belongs to another place or store.
+        """
+        split_name(snapshot_id)
+        path = f"tombstones/{snapshot_id}.json"
+        try:
+            content = self.storage.get(path)
+        except FileNotFoundError:
+            raise SnapshotError(
+                f"Snapshot {snapshot_id} was not removed by retention", where=self.url
+            ) from None
+        try:
+            stone = Tombstone.model_validate(unsealed(content, self.public_key_hex, where=path))
+        except ValidationError:
+            raise Damaged("The tombstone does not fit the format", where=path) from None
+        if (stone.store_id, stone.snapshot_id) != (self.store_id, snapshot_id):
+            raise Damaged("The tombstone is of another place", where=path)
+        return stone
+
+    def buried(self, source: str) -> Numbers:
+        """Return the sequence numbers of a source that have a tombstone."""
+        paths = self.storage.list(f"tombstones/{source}/")
+        return sorted(int(found[1]) for path in paths if (found := re.search(r"/(\d{8})\.json$", path)))
+
+    def remove_buried(self, snapshot_id: str) -> None:
+        """Delete the manifest of a snapshot that has a tombstone, then what was said about it."""
+        self._signing_key()
+        stone = self.tombstone(snapshot_id)
+        if stone.manifest_digest != self.manifest(snapshot_id).digest:
+            raise Damaged("The tombstone is that of another manifest", where=snapshot_id)
+        self.storage.delete(manifest_path(snapshot_id))
+        source, sequence = split_name(snapshot_id)
+        for folder in ("verify", "holds"):
+            for path in self.storage.list(f"{folder}/{source}/{sequence:08d}/"):
+                self.storage.delete(path)
+
+    def condemn(self, sha256: str, at: datetime) -> None:
+        """Mark an object that no snapshot needs; the first mark counts."""
+        with contextlib.suppress(AlreadyCommitted):
+            self.storage.put_new(f"condemned/{sha256}.json", canonical_json({"at": at.isoformat()}) + b"\n")
+
+    def condemned(self) -> dict[str, datetime]:
+        """Return the marked objects and since when; a mark that cannot be read counts from now."""
+        found = {}
+        for path in self.storage.list("condemned/"):
+            if not (name := _CONDEMNED.fullmatch(path)):
+                continue
+            try:
+                found[name[1]] = datetime.fromisoformat(json.loads(self.storage.get(path))["at"])
+            except (FileNotFoundError, ValueError, KeyError, TypeError):
+                self.storage.delete(path)
+        return found
+
+    def pardon(self, sha256: str) -> None:
+        """Take the mark of an object away."""
+        self.storage.delete(f"condemned/{sha256}.json")
 
     def commit(self, manifest: Manifest) -> None:
         """Create the manifest: from here on the snapshot exists.

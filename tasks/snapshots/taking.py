@@ -12,6 +12,7 @@ import pyarrow as pa
 
 from tasks.core import Clock, Progress, SilentProgress, TableChecksum, crash_point
 from tasks.snapshots.errors import AlreadyCommitted, SnapshotError
+from tasks.snapshots.leases import lease, wait_for_prune
 from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name, split_name
 from tasks.snapshots.spool import OBJECT_BYTES, ParquetSpool, spool_folder
 from tasks.snapshots.store import Store
@@ -51,14 +52,16 @@ def take_snapshot(
     snapshot_name(source.name, 1)
     started_at = clock.now()
     crash_point("snapshot.begin")
-    with source.open(clock) as reader, spool_folder(store.storage.root) as folder:
-        names = [facts.name for facts in reader.tables()]
-        tables = {
-            name: _copy_table(reader, name, store, folder, batch_rows, object_bytes, progress)
-            for name in names
-        }
-    crash_point("snapshot.objects_stored")
-    return _commit(store, source.name, reader.consistency, tables, plan_digest, started_at, clock)
+    with lease(store, "backup"):
+        wait_for_prune(store)
+        with source.open(clock) as reader, spool_folder(store.storage.root) as folder:
+            names = [facts.name for facts in reader.tables()]
+            tables = {
+                name: _copy_table(reader, name, store, folder, batch_rows, object_bytes, progress)
+                for name in names
+            }
+        crash_point("snapshot.objects_stored")
+        return _commit(store, source.name, reader.consistency, tables, plan_digest, started_at, clock)
 
 
 def _copy_table(

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any, Literal
 
 from tasks.core import Progress, SilentProgress
 from tasks.snapshots.errors import Damaged, SnapshotError
-from tasks.snapshots.models import Level, Manifest, ObjectRef, manifest_path, snapshot_name, split_name
+from tasks.snapshots.models import (
+    Level,
+    Manifest,
+    ObjectRef,
+    Tombstone,
+    manifest_path,
+    snapshot_name,
+    split_name,
+)
 from tasks.snapshots.store import Store, object_problem
 
 FindingKind = Literal[
@@ -18,6 +26,7 @@ FindingKind = Literal[
     "object_changed",
     "object_unreadable",
     "manifest_missing",
+    "tombstone_changed",
     "manifest_changed",
     "chain_broken",
     "verdict_changed",
@@ -121,7 +130,7 @@ class _Check:
         for source, present in chains.items():
             manifests += self._chain(source, present, anchors.get(source))
         for source in set(anchors) - set(chains):
-            self._anchor(source, anchors[source], {})
+            self._anchor(source, anchors[source], ())
         self._objects(manifests)
         for manifest in manifests:
             self._marks(manifest.snapshot_id)
@@ -149,26 +158,40 @@ class _Check:
 
     def _chain(self, source: str, present: list[int], anchor: str | None) -> list[Manifest]:
         manifests: dict[int, Manifest] = {}
+        stones: dict[int, Tombstone] = {}
         for sequence in range(1, max(present) + 1):
             name = snapshot_name(source, sequence)
             if sequence not in present:
-                self._add(
-                    "manifest_missing", name, f"The manifest of {name} was removed: newer ones follow it"
-                )
+                if (stone := self._tombstone(name)) is not None:
+                    stones[sequence] = stone
                 continue
             manifest = self._manifest(name)
             if manifest is not None:
                 manifests[sequence] = manifest
-        for sequence, manifest in manifests.items():
-            if sequence - 1 in manifests:
-                self._link(manifest, manifests[sequence - 1])
-            elif sequence == 1 and manifest.parent_digest is not None:
-                self._add("chain_broken", manifest.snapshot_id, "The first manifest names one before it")
+        links: dict[int, tuple[str, str | None]] = {
+            **{number: (one.digest, one.parent_digest) for number, one in manifests.items()},
+            **{number: (one.manifest_digest, one.parent_digest) for number, one in stones.items()},
+        }
+        for sequence, (_, parent) in sorted(links.items()):
+            name = snapshot_name(source, sequence)
+            if sequence - 1 in links and parent != links[sequence - 1][0]:
+                self._broken(name, snapshot_name(source, sequence - 1))
+            elif sequence == 1 and parent is not None:
+                self._add("chain_broken", name, "The first manifest names one before it")
         if newest := manifests.get(max(present)):
             self.heads[source] = newest.digest
         if anchor is not None:
-            self._anchor(source, anchor, {one.digest: one for one in manifests.values()})
+            self._anchor(source, anchor, {digest for digest, _ in links.values()})
         return list(manifests.values())
+
+    def _tombstone(self, name: str) -> Tombstone | None:
+        try:
+            return self.store.tombstone(name)
+        except Damaged as error:
+            self._add("tombstone_changed", name, f"{error.where}: {error.what}")
+        except SnapshotError:
+            self._add("manifest_missing", name, f"The manifest of {name} was removed: newer ones follow it")
+        return None
 
     def _manifest(self, name: str, *, findings: bool = True) -> Manifest | None:
         self.snapshots += findings
@@ -181,13 +204,14 @@ class _Check:
 
     def _link(self, manifest: Manifest, parent: Manifest) -> None:
         if manifest.parent_digest != parent.digest:
-            self._add(
-                "chain_broken",
-                manifest.snapshot_id,
-                f"{manifest.snapshot_id} was written after another {parent.snapshot_id} than the one that is there",
-            )
+            self._broken(manifest.snapshot_id, parent.snapshot_id)
 
-    def _anchor(self, source: str, anchor: str, known: Mapping[str, Manifest]) -> None:
+    def _broken(self, name: str, before: str) -> None:
+        self._add(
+            "chain_broken", name, f"{name} was written after another {before} than the one that is there"
+        )
+
+    def _anchor(self, source: str, anchor: str, known: Collection[str]) -> None:
         if anchor not in known:
             self.findings.append(
                 VerifyFinding(

@@ -96,11 +96,23 @@ def test_every_runbook_is_deployed_under_its_own_name(content: dict[str, Any]) -
     deployed = {one["name"]: one["entrypoint"] for one in content["deployments"]}
     assert deployed == {
         name: f"flows.{name}.{name}"
-        for name in ("backup", "validate", "monitor", "respond", "recover", "review", "notify")
+        for name in (
+            "backup",
+            "validate",
+            "prune",
+            "restore",
+            "monitor",
+            "respond",
+            "recover",
+            "review",
+            "notify",
+        )
     }
 
 
-@pytest.mark.parametrize("name", ["backup", "validate", "monitor", "respond", "recover", "review", "notify"])
+@pytest.mark.parametrize(
+    "name", ["backup", "validate", "prune", "restore", "monitor", "respond", "recover", "review", "notify"]
+)
 def test_what_is_deployed_fits_its_flow(content: dict[str, Any], name: str) -> None:
     deployment = next(one for one in content["deployments"] if one["name"] == name)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
@@ -112,7 +124,9 @@ def test_what_is_deployed_fits_its_flow(content: dict[str, Any], name: str) -> N
     assert given <= set(known)
 
 
-@pytest.mark.parametrize("name", ["backup", "validate", "monitor", "respond", "recover", "review", "notify"])
+@pytest.mark.parametrize(
+    "name", ["backup", "validate", "prune", "restore", "monitor", "respond", "recover", "review", "notify"]
+)
 def test_the_form_of_every_flow_describes_every_field(name: str) -> None:
     from prefect.utilities.callables import parameter_schema
 

@@ -117,3 +117,21 @@ def test_the_command_prints_one_object_and_fails_without_a_traceback(plan: Path)
     assert again.returncode != 0
     assert "has a table 'customers' already" in again.stderr
     assert "Traceback" not in again.stderr
+
+
+def test_a_prune_says_why_it_keeps_and_removes_only_when_confirmed(plan: Path) -> None:
+    from flows.prune import prune
+
+    from flows.backup import backup
+
+    plan.write_text(PLAN + "retention: {keep_last: 1, keep_daily: 0, keep_weekly: 0, keep_monthly: 0}\n")
+    with closing(sqlite3.connect(plan.parent / "shop.db")) as shop:
+        shop.execute("DELETE FROM customers WHERE id > 40")
+        shop.commit()
+    backup(plan=str(plan), source="shop")
+    would = prune(plan=str(plan))
+    assert (would.dry, would.removed) == (True, ["shop/00000001"])
+    assert open_plan_store(load_plan(plan)).snapshot_ids("shop") == ["shop/00000001", "shop/00000002"]
+    done = prune(plan=str(plan), confirm=True)
+    assert (done.dry, done.removed, done.condemned, done.deleted) == (False, ["shop/00000001"], 1, 0)
+    assert open_plan_store(load_plan(plan)).snapshot_ids("shop") == ["shop/00000002"]

@@ -1,0 +1,92 @@
+"""Leases in the store: who backs up and who deletes, so that nothing is deleted under a running backup.
+
+Whoever backs up and whoever deletes each write their own lease first and look for the other's then: at least one of two
+sees the other. Real time and the process are what counts, also in a drill.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import socket
+import time
+import uuid
+from collections.abc import Iterator
+from datetime import datetime, timedelta
+
+from tasks.core import SystemClock, canonical_json
+from tasks.snapshots.errors import SnapshotError
+from tasks.snapshots.store import Store
+
+LEASE = timedelta(hours=24)
+
+
+@contextlib.contextmanager
+def lease(store: Store, kind: str) -> Iterator[None]:
+    """Hold a lease of `kind` (`backup` or `prune`) in the store while the block runs."""
+    path = f"leases/{kind}-{uuid.uuid4().hex}.json"
+    store.storage.put_new(
+        path,
+        canonical_json(
+            {
+                "kind": kind,
+                "host": socket.gethostname(),
+                "process": os.getpid(),
+                "until": (SystemClock().now() + LEASE).isoformat(),
+            }
+        )
+        + b"\n",
+    )
+    try:
+        yield
+    finally:
+        store.storage.delete(path)
+
+
+def live_leases(store: Store, kind: str) -> list[str]:
+    """Return who holds a lease of `kind`: not one whose time is over or whose process on this machine is dead."""
+    found = []
+    for path in store.storage.list("leases/"):
+        if not path.startswith(f"leases/{kind}-"):
+            continue
+        try:
+            held = json.loads(store.storage.get(path))
+            host, process, until = held["host"], int(held["process"]), datetime.fromisoformat(held["until"])
+        except FileNotFoundError:
+            continue
+        except (ValueError, KeyError, TypeError):
+            found.append(f"{path}, which cannot be read")
+            continue
+        if until > SystemClock().now() and not (host == socket.gethostname() and _is_dead(process)):
+            found.append(f"process {process} on {host}")
+        else:
+            store.storage.delete(path)
+    return found
+
+
+def wait_for_prune(store: Store, *, seconds: float = 3600.0) -> None:
+    """Wait until nobody deletes objects.
+
+    Raises:
+        SnapshotError: somebody still does after `seconds`.
+    """
+    until = time.monotonic() + seconds
+    while others := live_leases(store, "prune"):
+        if time.monotonic() > until:
+            raise SnapshotError(
+                f"A prune is still deleting objects ({others[0]})",
+                where=store.url,
+                fix="end it, then run the backup again",
+            )
+        time.sleep(0.2)
+
+
+def _is_dead(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    except PermissionError:
+        return False
+    return False

@@ -1,0 +1,142 @@
+"""Removing what retention no longer keeps: first snapshots, and long after them the objects that nobody needs.
+
+A snapshot goes by a signed tombstone and then the deletion of its manifest, so that the chain still verifies. Objects
+that no manifest names are condemned first and deleted by a later prune, once the grace is over: a backup that found one
+of them there meanwhile has committed by then, and its manifest saves it. A prune that was killed leaves a store that
+verifies; the next one goes on.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from tasks.core import Clock, UsageError, crash_point
+from tasks.snapshots.leases import lease, live_leases
+from tasks.snapshots.models import object_path
+from tasks.snapshots.retention import Fate, Rules, decide
+from tasks.snapshots.store import Store
+
+GRACE = timedelta(hours=24)
+"""How long an object stays condemned: longer than the longest backup takes."""
+
+_OBJECT = re.compile(r"objects/[0-9a-f]{2}/([0-9a-f]{64})\.parquet")
+
+
+@dataclass(frozen=True)
+class Pruned:
+    """What a prune did, or would do.
+
+    Attributes:
+        dry: whether nothing was changed.
+        snapshots: every snapshot of the store with the rules that keep it.
+        removed: the snapshots that went, or would go.
+        condemned: objects that no snapshot needs any more, now marked; `condemned_bytes` are theirs.
+        deleted: objects whose grace was over, with `deleted_bytes`.
+        waiting: why no object was deleted; empty where nothing stood in the way.
+    """
+
+    dry: bool
+    snapshots: list[Fate]
+    removed: list[str]
+    condemned: int
+    condemned_bytes: int
+    deleted: int
+    deleted_bytes: int
+    waiting: str
+
+
+def prune(
+    store: Store, rules: Rules, *, clock: Clock, grace: timedelta = GRACE, dry: bool = True, by: str = "prune"
+) -> Pruned:
+    """Apply retention to a store; `dry` says what would happen and changes nothing.
+
+    Args:
+        store: opened with its signing key, unless `dry`.
+        rules: what is kept; rules that keep nothing are refused.
+        clock: for the times of snapshots and tombstones.
+        grace: how long an object stays condemned before it is deleted.
+        dry: change nothing.
+        by: who prunes, for the tombstones.
+
+    Raises:
+        UsageError: no rule keeps anything.
+        Damaged: a manifest or a hold was tampered with: nothing is removed from a store that is not whole.
+    """
+    if not any(
+        getattr(rules, name)
+        for name in ("keep_last", "keep_within_days", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly",
+                     "keep_yearly")
+    ):  # fmt: skip
+        raise UsageError("No rule keeps anything", fix="set at least one keep_… of retention above 0")
+    fates = decide(store.list(), rules, clock.now())
+    going = [fate for fate in fates if not fate.kept]
+    if not dry:
+        for fate in going:
+            _bury(store, fate, clock.now(), by)
+    gone = {fate.snapshot_id for fate in going}
+    needed = _needed(store, leaving_out=gone if dry else set())
+    sizes = {name: store.storage.size(object_path(name)) or 0 for name in _objects(store) - needed}
+    marked = store.condemned()
+    now = clock.now()
+    fresh = [name for name in sizes if name not in marked]
+    ripe = [name for name in sizes if name in marked and marked[name] + grace <= now]
+    if not dry:
+        for name in marked.keys() - sizes.keys():
+            store.pardon(name)
+        for name in fresh:
+            store.condemn(name, now)
+            crash_point("prune.condemned")
+    waiting = "" if dry or not ripe else _delete(store, ripe)
+    deleted = [] if waiting else ripe
+    return Pruned(
+        dry=dry,
+        snapshots=fates,
+        removed=[fate.snapshot_id for fate in going],
+        condemned=len(fresh),
+        condemned_bytes=sum(sizes[name] for name in fresh),
+        deleted=len(deleted),
+        deleted_bytes=sum(sizes[name] for name in deleted),
+        waiting=waiting,
+    )
+
+
+def _bury(store: Store, fate: Fate, at: datetime, by: str) -> None:
+    store.bury(fate.snapshot_id, at=at, by=by)
+    crash_point("prune.tombstoned")
+    if store.holds(
+        fate.snapshot_id
+    ):  # somebody needed it just now: its manifest is there, so it still exists
+        return
+    store.remove_buried(fate.snapshot_id)
+    crash_point("prune.manifest_removed")
+
+
+def _delete(store: Store, ripe: Sequence[str]) -> str:
+    """Delete objects while no backup runs; return why none was deleted, or an empty text."""
+    with lease(store, "prune"):
+        if others := live_leases(store, "backup"):
+            return f"a backup is running ({others[0]}); the next prune deletes them"
+        needed = _needed(store)  # under the lease: what was committed since is saved
+        for name in ripe:
+            if name not in needed:
+                store.storage.delete(object_path(name))
+                crash_point("prune.object_deleted")
+            store.pardon(name)
+    return ""
+
+
+def _needed(store: Store, leaving_out: set[str] | None = None) -> set[str]:
+    return {
+        ref.sha256
+        for snapshot_id in store.snapshot_ids()
+        if snapshot_id not in (leaving_out or set())
+        for table in store.manifest(snapshot_id).tables.values()
+        for ref in table.objects
+    }
+
+
+def _objects(store: Store) -> set[str]:
+    return {found[1] for path in store.storage.list("objects/") if (found := _OBJECT.fullmatch(path))}

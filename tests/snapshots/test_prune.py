@@ -1,0 +1,413 @@
+"""Retention says why a snapshot is kept; a prune removes the rest and never an object that is needed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import closing
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
+
+from tasks.core import DrivenClock, UsageError
+from tasks.snapshots import (
+    Manifest,
+    SigningKey,
+    SnapshotInfo,
+    Store,
+    generate_key,
+    key_pem,
+    prune,
+    take_snapshot,
+    verify,
+)
+from tasks.snapshots.leases import lease
+from tasks.snapshots.retention import decide
+from tasks.sources import open_source
+
+NOW = datetime(2011, 11, 16, 12, 0, tzinfo=UTC)
+HOUR, DAY = timedelta(hours=1), timedelta(days=1)
+
+
+@dataclass
+class Keep:
+    keep_last: int = 0
+    keep_within_days: int = 0
+    keep_hourly: int = 0
+    keep_daily: int = 0
+    keep_weekly: int = 0
+    keep_monthly: int = 0
+    keep_yearly: int = 0
+
+
+def info(number: int, at: datetime, state: Any = "valid", held: list[str] | None = None) -> SnapshotInfo:
+    return SnapshotInfo(
+        f"shop/{number:08d}", "shop", number, at, at, at, 1, 10, ("t",), state, "content", held or []
+    )
+
+
+def kept(snapshots: list[SnapshotInfo], rules: Keep) -> dict[int, tuple[str, ...]]:
+    return {int(one.snapshot_id[-8:]): one.because for one in decide(snapshots, rules, NOW) if one.kept}
+
+
+def test_every_kept_snapshot_says_why() -> None:
+    snapshots = [info(n, NOW - (10 - n) * DAY) for n in range(1, 11)]
+    found = kept(snapshots, Keep(keep_last=2, keep_daily=3, keep_weekly=2))
+    assert found == {
+        10: ("newest", "newest valid", "last 1 of 2", "daily 2011-11-16", "weekly 2011-W46"),
+        9: ("last 2 of 2", "daily 2011-11-15"),
+        8: ("daily 2011-11-14",),
+        7: ("weekly 2011-W45",),
+    }
+
+
+def test_a_quarantined_snapshot_never_takes_the_place_of_a_good_one() -> None:
+    snapshots = [
+        info(1, NOW - 3 * HOUR),
+        info(2, NOW - 2 * HOUR, "quarantined"),
+        info(3, NOW - HOUR, "quarantined"),
+    ]
+    assert kept(snapshots, Keep(keep_daily=1)) == {1: ("newest valid", "daily 2011-11-16"), 3: ("newest",)}
+
+
+def test_a_held_snapshot_and_the_last_good_one_stay_whatever_the_rules() -> None:
+    snapshots = [
+        info(1, NOW - 9 * DAY, held=["incident INC-0001"]),
+        info(2, NOW - 8 * DAY),
+        info(3, NOW, "committed"),
+    ]
+    assert kept(snapshots, Keep(keep_last=1)) == {
+        1: ("held: incident INC-0001",), 2: ("newest valid",), 3: ("newest", "last 1 of 1"),
+    }  # fmt: skip
+
+
+@given(
+    st.lists(
+        st.tuples(st.integers(0, 900), st.sampled_from(["valid", "quarantined", "committed"])),
+        min_size=1,
+        max_size=40,
+    ),
+    st.builds(Keep, *[st.integers(0, 4)] * 7),
+)
+def test_no_rule_keeps_more_than_it_says_and_the_good_ones_survive(
+    ages: list[tuple[int, str]], rules: Keep
+) -> None:
+    ages.sort(reverse=True)
+    snapshots = [info(n, NOW - hours * HOUR, state) for n, (hours, state) in enumerate(ages, 1)]
+    found = kept(snapshots, rules)
+    assert len(snapshots) in found
+    if good := [one.sequence for one in snapshots if one.state == "valid"]:
+        assert max(good) in found
+    for name in ("hourly", "daily", "weekly", "monthly", "yearly"):
+        periods = [why for reasons in found.values() for why in reasons if why.startswith(f"{name} ")]
+        assert len(periods) == len(set(periods)) <= getattr(rules, f"keep_{name}")
+    assert (
+        sum(any(why.startswith("last ") for why in reasons) for reasons in found.values()) <= rules.keep_last
+    )
+
+
+# Pruning a store ------------------------------------------------------------------------------------------------
+
+
+def grown(
+    store: Store, taken: Callable[..., Manifest], change: Callable[[str], None], clock: DrivenClock
+) -> None:
+    """Four snapshots a day apart, each with prices of its own."""
+    for number in range(4):
+        change(f"UPDATE prices SET price = price + {number}")
+        taken(store)
+        clock.advance(DAY)
+
+
+def objects(store: Store) -> set[str]:
+    return set(store.storage.list("objects/"))
+
+
+def test_a_dry_run_changes_nothing_and_says_what_would_go(
+    any_store: Store, taken: Callable[..., Manifest], change: Callable[[str], None], clock: DrivenClock
+) -> None:
+    grown(any_store, taken, change, clock)
+    before = any_store.storage.list("")
+    found = prune(any_store, Keep(keep_last=2), clock=clock)
+    assert (found.dry, found.removed) == (True, ["shop/00000001", "shop/00000002"])
+    assert (found.condemned, found.deleted) == (2, 0)
+    assert any_store.storage.list("") == before
+
+
+def test_snapshots_go_at_once_their_objects_after_the_grace_and_the_chain_still_verifies(
+    any_store: Store, taken: Callable[..., Manifest], change: Callable[[str], None], clock: DrivenClock
+) -> None:
+    store = any_store
+    grown(store, taken, change, clock)
+    head = verify(store, level="structure").heads
+    before = objects(store)
+    first = prune(store, Keep(keep_last=2), clock=clock, dry=False)
+    assert store.snapshot_ids() == ["shop/00000003", "shop/00000004"]
+    assert (first.condemned, first.deleted, objects(store)) == (2, 0, before)
+    assert verify(store, level="content", anchors=head).ok
+    clock.advance(23 * HOUR)
+    assert prune(store, Keep(keep_last=2), clock=clock, dry=False).deleted == 0
+    clock.advance(HOUR)
+    second = prune(store, Keep(keep_last=2), clock=clock, dry=False)
+    assert (second.deleted, len(objects(store))) == (2, len(before) - 2)
+    assert store.storage.list("condemned/") == []
+    assert verify(store, level="content", anchors=head).ok
+    assert taken(store).sequence == 5
+    assert verify(store, level="content", anchors=head).ok
+
+
+def test_an_object_that_a_backup_needs_again_is_saved(
+    store: Store, taken: Callable[..., Manifest], change: Callable[[str], None], clock: DrivenClock
+) -> None:
+    taken(store)
+    change("UPDATE prices SET price = price + 1")
+    clock.advance(DAY)
+    taken(store)
+    clock.advance(DAY)
+    assert prune(store, Keep(keep_last=1), clock=clock, dry=False).condemned == 1
+    change("UPDATE prices SET price = price - 1")
+    clock.advance(30 * HOUR)
+    taken(store)  # the same bytes as the first: the condemned object is needed again
+    found = prune(store, Keep(keep_last=1), clock=clock, dry=False)
+    assert found.deleted == 0
+    assert store.storage.list("condemned/")[0:1] != []  # now the second one's
+    assert verify(store, level="content").ok
+
+
+def test_nothing_is_deleted_while_a_backup_runs_and_a_dead_one_does_not_count(
+    store: Store, taken: Callable[..., Manifest], change: Callable[[str], None], clock: DrivenClock
+) -> None:
+    grown(store, taken, change, clock)
+    prune(store, Keep(keep_last=1), clock=clock, dry=False)
+    clock.advance(2 * DAY)
+    with lease(store, "backup"):
+        found = prune(store, Keep(keep_last=1), clock=clock, dry=False)
+        assert (found.deleted, "a backup is running" in found.waiting) == (0, True)
+    program = (
+        "import os, signal, sys; from tasks.snapshots import open_store; from tasks.snapshots.leases import lease\n"
+        "with lease(open_store(sys.argv[1]), 'backup'): os.kill(os.getpid(), signal.SIGKILL)"
+    )
+    command = [sys.executable, "-c", program, store.url]
+    assert subprocess.run(command, check=False, cwd=Path(__file__).parents[2]).returncode == -signal.SIGKILL
+    assert len(store.storage.list("leases/")) == 1
+    assert prune(store, Keep(keep_last=1), clock=clock, dry=False).deleted == 3
+    assert store.storage.list("leases/") == []
+
+
+def test_a_backup_waits_until_a_prune_has_deleted(
+    store: Store, taken: Callable[..., Manifest], tmp_path: Path
+) -> None:
+    program = (
+        "import sys, time; from tasks.snapshots import open_store; from tasks.snapshots.leases import lease\n"
+        "with lease(open_store(sys.argv[1]), 'prune'):\n print('held', flush=True); time.sleep(1.5)"
+    )
+    command = [sys.executable, "-c", program, store.url]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]) as deleting:
+        assert deleting.stdout is not None
+        deleting.stdout.readline()
+        taken(store)
+        deleting.wait(30)
+        assert deleting.returncode == 0
+    assert store.snapshot_ids() == ["shop/00000001"]
+
+
+def test_rules_that_keep_nothing_are_refused(store: Store, clock: DrivenClock) -> None:
+    with pytest.raises(UsageError, match="No rule keeps anything"):
+        prune(store, Keep(), clock=clock)
+
+
+def test_a_changed_tombstone_and_a_manifest_removed_without_one_are_found(
+    store: Store, taken: Callable[..., Manifest], change: Callable[[str], None], clock: DrivenClock
+) -> None:
+    grown(store, taken, change, clock)
+    prune(store, Keep(keep_last=2), clock=clock, dry=False)
+    assert store.storage.root is not None
+    stone = store.storage.root / "tombstones/shop/00000001.json"
+    content = stone.read_bytes()
+    stone.write_bytes(content.replace(b'"by":"prune"', b'"by":"nobody"'))
+    assert [one.kind for one in verify(store, level="structure").findings] == ["tombstone_changed"]
+    stone.write_bytes(content)
+    (store.storage.root / "tombstones/shop/00000002.json").unlink()
+    assert [one.kind for one in verify(store, level="structure").findings] == ["manifest_missing"]
+
+
+POINTS = [
+    "prune.tombstoned",
+    "prune.manifest_removed",
+    "prune.manifest_removed#2",
+    "prune.condemned",
+    "prune.condemned#2",
+    "prune.object_deleted",
+    "prune.object_deleted#2",
+]
+
+
+@pytest.mark.kill
+@pytest.mark.parametrize("point", POINTS)
+def test_a_killed_prune_leaves_a_store_that_verifies_and_the_next_one_finishes(
+    store: Store,
+    key: SigningKey,
+    taken: Callable[..., Manifest],
+    change: Callable[[str], None],
+    clock: DrivenClock,
+    tmp_path: Path,
+    point: str,
+) -> None:
+    grown(store, taken, change, clock)
+    if "deleted" in point:
+        prune(store, Keep(keep_last=1), clock=clock, dry=False)
+        clock.advance(2 * DAY)
+    (tmp_path / "key.pem").write_bytes(key_pem(key))
+    program = (
+        "import sys; from tasks.core import DrivenClock; from tasks.plan.models import Retention;"
+        "from tasks.snapshots import open_store, prune;"
+        "prune(open_store(sys.argv[1], signing_key=sys.argv[2]), Retention(keep_last=1, keep_daily=0, keep_weekly=0,"
+        " keep_monthly=0), clock=DrivenClock(sys.argv[3]), dry=False)"
+    )
+    killed = subprocess.run(
+        [sys.executable, "-c", program, store.url, str(tmp_path / "key.pem"), str(clock.path)],
+        env={**os.environ, "MAILSTAY_CRASH_AT": point},
+        cwd=Path(__file__).parents[2],
+        check=False,
+    )
+    assert killed.returncode == -signal.SIGKILL
+    assert verify(store, level="content").ok
+    assert store.snapshot_ids()[-1] == "shop/00000004"
+    prune(store, Keep(keep_last=1), clock=clock, dry=False)
+    clock.advance(2 * DAY)
+    prune(store, Keep(keep_last=1), clock=clock, dry=False)
+    assert store.snapshot_ids() == ["shop/00000004"]
+    needed = {ref.path for table in store.manifest("shop/00000004").tables.values() for ref in table.objects}
+    assert objects(store) == needed
+    assert verify(store, level="content").ok
+
+
+# The store against a model --------------------------------------------------------------------------------------
+
+
+class StoreMachine(RuleBasedStateMachine):
+    """Backups, verdicts, holds, time and prunes in any order: what must be kept is there, whole, and as it was."""
+
+    folder: Path
+    number = 0
+
+    @initialize()
+    def begin(self) -> None:
+        type(self).number += 1
+        self.home = self.folder / f"{type(self).number}-{time.monotonic_ns()}"
+        self.home.mkdir()
+        self.clock = DrivenClock.create(self.home / "clock.json", NOW)
+        self.store = Store.open(str(self.home / "store"), signing_key=generate_key(), create=True)
+        with closing(sqlite3.connect(self.home / "s.db")) as database:
+            database.execute("CREATE TABLE a (id INTEGER PRIMARY KEY, v INTEGER)")
+            database.execute("CREATE TABLE b (id INTEGER PRIMARY KEY, v INTEGER)")
+            database.execute("INSERT INTO a VALUES (1, 1)")
+            database.commit()
+        self.model: dict[str, dict[str, list[Any]]] = {}
+        self.held: set[str] = set()
+        self.valid: set[str] = set()
+
+    @rule(table=st.sampled_from("ab"), value=st.integers(0, 3))
+    def change(self, table: str, value: int) -> None:
+        with closing(sqlite3.connect(self.home / "s.db")) as database:
+            database.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", [value, value * value])
+            database.commit()
+
+    @rule()
+    def backup(self) -> None:
+        source = open_source("s", f"sqlite:///{self.home / 's.db'}")
+        name = take_snapshot(source, self.store, clock=self.clock, plan_digest="").snapshot_id
+        with closing(sqlite3.connect(self.home / "s.db")) as database:
+            self.model[name] = {
+                table: database.execute(f"SELECT id, v FROM {table} ORDER BY id").fetchall() for table in "ab"
+            }
+
+    @rule(hours=st.integers(1, 60))
+    def wait(self, hours: int) -> None:
+        self.clock.advance(hours * HOUR)
+
+    @rule(data=st.data())
+    def hold_or_release(self, data: st.DataObject) -> None:
+        if not self.model:
+            return
+        name = data.draw(st.sampled_from(sorted(self.model)))
+        if name in self.held:
+            self.store.release(name, reason="test", by="x", at=self.clock.now())
+            self.held.discard(name)
+        else:
+            self.store.hold(name, reason="test", by="x", at=self.clock.now())
+            self.held.add(name)
+
+    @rule(data=st.data(), state=st.sampled_from(["valid", "quarantined"]))
+    def judge(self, data: st.DataObject, state: Any) -> None:
+        if self.model:
+            name = data.draw(st.sampled_from(sorted(self.model)))
+            self.store.mark(name, state, findings=[], at=self.clock.now(), by="x")
+            (self.valid.add if state == "valid" else self.valid.discard)(name)
+
+    @rule(last=st.integers(1, 3), daily=st.integers(0, 2), dry=st.booleans())
+    def prune(self, last: int, daily: int, dry: bool) -> None:
+        found = prune(self.store, Keep(keep_last=last, keep_daily=daily), clock=self.clock, dry=dry)
+        newest = sorted(self.model)[-last:]
+        assert not set(found.removed) & (self.held | set(newest))
+        if self.valid:
+            assert max(self.valid) not in found.removed
+        if not dry:
+            for name in found.removed:
+                del self.model[name]
+                self.valid.discard(name)
+
+    @invariant()
+    def what_must_be_there_is_there_as_it_was(self) -> None:
+        if not hasattr(self, "model"):
+            return
+        assert self.store.snapshot_ids() == sorted(self.model)
+        report = verify(self.store, level="content")
+        assert report.ok, report.findings
+        import pyarrow.parquet as pq
+
+        for name, tables in self.model.items():
+            for table, rows in tables.items():
+                found = [
+                    tuple(row.values())
+                    for path in self.store.table_files(name, table)
+                    for row in pq.read_table(path).to_pylist()
+                ]
+                assert found == rows
+
+
+def run_machine(folder: Path, examples: int) -> None:
+    machine = type("Machine", (StoreMachine,), {"folder": folder})
+    run_state_machine_as_test(
+        machine,
+        settings=settings(
+            max_examples=examples,
+            stateful_step_count=20,
+            deadline=None,
+            suppress_health_check=list(HealthCheck),
+        ),
+    )
+
+
+def test_the_store_agrees_with_a_model_of_it(tmp_path: Path, record_property: Callable[..., None]) -> None:
+    record_property("cases", 12)
+    run_machine(tmp_path, 12)
+
+
+@pytest.mark.slow
+def test_the_store_agrees_with_a_model_of_it_over_many_histories(
+    tmp_path: Path, record_property: Callable[..., None]
+) -> None:
+    record_property("cases", 400)
+    run_machine(tmp_path, 400)
