@@ -506,7 +506,7 @@ def _cause(content: ReviewContent) -> Iterable[Block]:
         ("Resolution", cause.resolution),
     ):
         if text:
-            yield Paragraph(text, lead)
+            yield Paragraph(f"{text[:1].upper()}{text[1:].rstrip('.')}.", lead)
     if cause.factors:
         yield Bullets("Contributing factors", cause.factors)
 
