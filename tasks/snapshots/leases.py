@@ -26,7 +26,7 @@ LEASE = timedelta(hours=24)
 def lease(store: Store, kind: str) -> Iterator[None]:
     """Hold a lease of `kind` (`backup` or `prune`) in the store while the block runs."""
     path = f"leases/{kind}-{uuid.uuid4().hex}.json"
-    store.storage.put_new(
+    store.storage.put(
         path,
         canonical_json(
             {
