@@ -53,6 +53,7 @@ def recover(
         pass_consent_gate(run)
         held = quiesce(run)
         questions = decide_verdicts(run, held)
+        list_unknown(run, held)
         agreed = ask_for_agreement(run, questions, approval)
         outcomes = [resume_campaign(run, one, agreed) for one in by_urgency(held, questions)]
         list_unknown(run, held)

@@ -1,12 +1,12 @@
 """Who agreed to what is proposed: answers in the journal, the plan's policy, or a question that still waits.
 
-An answer is good for one kind of action on one campaign, whenever the next run comes. What a deadline decides needs no
-answer. The policy never answers where the plan itself asks for a person (`needs_approval`).
+A yes is good for one kind of action on one campaign, whenever the next run comes; a no for the run that asked. What a
+deadline decides needs no answer. The policy never answers where the plan itself asks for a person (`needs_approval`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -39,6 +39,7 @@ def agree(
     use_policy: bool,
     policy_actions: Iterable[str],
     expires_at: datetime,
+    asked: Collection[int] = (),
 ) -> Agreed:
     """Return what is agreed to; ask the journal's approvals for the rest.
 
@@ -50,9 +51,11 @@ def agree(
         policy_actions: the kinds it may answer for. `catch_up` and `drop` cannot be undone: whoever lists them in the
             plan has decided so.
         expires_at: until when a new question waits.
+        asked: the approvals that this run asked for. A no counts only for the run that asked: the next one asks
+            again. Only a no to `send_anyway` stays, for it decides what becomes of the campaign.
     """
     journal.expire_approvals()
-    answers = _answers(journal, incident_id)
+    answers = _answers(journal, incident_id, asked)
     open_questions = [one for one in questions if one.kind and not _answered(one, answers)]
     if use_policy:
         allowed = set(policy_actions)
@@ -73,7 +76,7 @@ def agree(
         for one in open_questions
         if one.kind == "send_anyway"
     ]
-    return Agreed(_kinds(questions, _answers(journal, incident_id)), tuple(waiting))
+    return Agreed(_kinds(questions, _answers(journal, incident_id, asked)), tuple(waiting))
 
 
 def _in_words(question: Question) -> str:
@@ -100,15 +103,15 @@ def _ask(
     return journal.request_approval(incident_id, subject=subject, actions=actions, expires_at=expires_at)
 
 
-def _answers(journal: Journal, incident_id: str) -> dict[tuple[int, str], str]:
-    """Return the last answer per campaign and kind: `approved` or `rejected`."""
+def _answers(journal: Journal, incident_id: str, asked: Collection[int]) -> dict[tuple[int, str], str]:
+    """Return the last answer that counts per campaign and kind: `approved` or `rejected`."""
     found: dict[tuple[int, str], str] = {}
     for approval in journal.approvals(incident_id):
-        if approval.status in ("approved", "rejected"):
-            for action in approval.actions:
-                number = number_in(str(action.get("target", "")))
-                if number is not None:
-                    found[number, str(action["kind"])] = approval.status
+        for action in approval.actions if approval.status in ("approved", "rejected") else ():
+            kind, number = str(action["kind"]), number_in(str(action.get("target", "")))
+            counts = approval.status == "approved" or kind == "send_anyway" or approval.id in asked
+            if number is not None and counts:
+                found[number, kind] = approval.status
     return found
 
 

@@ -19,7 +19,7 @@ from tasks.catchup.ramp import RampLimits
 from tasks.core import Clock
 from tasks.incidents import Action, Incident, Journal, Lease
 from tasks.plan import LatenessRule, LoadedPlan, ProviderPlan
-from tasks.providers import Campaign, Provider
+from tasks.providers import Campaign, NotOffered, Provider, SendRecord
 
 LEASE = timedelta(minutes=30)
 TICK_SECONDS = 30.0
@@ -227,12 +227,18 @@ class Desk:
             fix="run recover again in a few minutes",
         )
 
+    def send_log(self, campaign_id: int) -> list[SendRecord] | None:
+        """Return the sender's own log of a campaign; None where the provider keeps none."""
+        try:
+            return list(self.provider.send_log(campaign_id))
+        except NotOffered:
+            return None
+
     def _log_state(self, campaign_id: int) -> tuple[int, int]:
-        lines = unsettled = 0
-        for one in self.provider.send_log(campaign_id):
-            lines += 1
-            unsettled += one.status == "sending"
-        return lines, unsettled
+        log = self.send_log(campaign_id)
+        if log is None:
+            return self.provider.campaign(campaign_id).sent, 0
+        return len(log), sum(one.status == "sending" for one in log)
 
 
 def settle(

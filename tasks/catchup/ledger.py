@@ -27,7 +27,7 @@ Outcome = Literal[
     "not_attempted", "accepted", "delivered", "bounced", "suppressed", "expired", "dropped", "unknown"
 ]
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
-Witness = Literal["send_log", "event", "webhook", "snapshot"]
+Witness = Literal["send_log", "event", "webhook", "snapshot", "counter"]
 
 EVIDENCE = pa.schema(
     [
@@ -147,6 +147,7 @@ def build_ledger(
     suppressed: Iterable[int] = (),
     closed: Mapping[int, tuple[Outcome, str]] | None = None,
     log_trusted: bool = True,
+    doubt: str = "the sender lost part of its log",
     unreachable: Iterable[int] = (),
 ) -> Ledger:
     """Return the ledger of campaign `campaign_id`.
@@ -160,6 +161,7 @@ def build_ledger(
         closed: people for whom a decision ended it (`expired`, `dropped`), with the reason.
         log_trusted: whether the sender's log proves that whoever is not in it was not attempted. If not, such
             people are `unknown`.
+        doubt: why it does not, for the reason of those people.
         unreachable: people of the audience whom the provider does not know any more.
     """
     tables = [table for table in evidence if table.num_rows]
@@ -180,7 +182,7 @@ def build_ledger(
         con.register("unreachable", _ids(unreachable))
         con.register("ended", ended)
         con.register("ranks", pa.table({"outcome": list(_RANK), "weight": list(_RANK.values())}))
-        values = {"campaign_id": campaign_id, "trusted": log_trusted}
+        values = {"campaign_id": campaign_id, "trusted": log_trusted, "doubt": doubt}
         table: pa.Table = con.sql(_UNITE, params=values).to_arrow_table()
     return Ledger(campaign_id, table.cast(LEDGER))
 
@@ -210,12 +212,15 @@ SELECT
     b.sign.at AS attempted_at,
     b.sign.witness AS witness,
     CASE
-        WHEN b.subscriber_id IS NOT NULL THEN
-            CASE b.sign.outcome WHEN 'unknown' THEN 'handed to SMTP, no answer recorded' ELSE 'attempted' END
+        WHEN b.subscriber_id IS NOT NULL THEN CASE
+            WHEN b.sign.outcome <> 'unknown' THEN 'attempted'
+            WHEN b.sign.witness = 'counter' THEN $doubt
+            ELSE 'handed to SMTP, no answer recorded'
+        END
         WHEN x.subscriber_id IS NOT NULL THEN 'must not be mailed'
         WHEN d.subscriber_id IS NOT NULL THEN d.reason
         WHEN u.subscriber_id IS NOT NULL THEN 'the provider does not know this subscriber any more'
-        WHEN NOT $trusted THEN 'the sender lost part of its log'
+        WHEN NOT $trusted THEN $doubt
         ELSE 'no witness of an attempt'
     END AS reason
 FROM everybody e

@@ -14,6 +14,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from tasks.catchup.consent import ConsentFeed, ConsentRequest
 from tasks.catchup.ledger import evidence_of_events, evidence_table
 from tasks.core import Clock
+from tasks.outages import database_url
 from tasks.providers import ProviderEvent
 
 _REQUESTS = sa.table(
@@ -41,7 +42,7 @@ def read_consent_feed(url: str, clock: Clock) -> ConsentFeed:
     """
     asked_at = clock.now()
     try:
-        engine = sa.create_engine(url)
+        engine = sa.create_engine(database_url(url))
         try:
             with engine.connect() as connection:
                 lag = _replica_lag(connection)
@@ -78,7 +79,7 @@ def read_receipts(url: str, campaign_ids: list[int]) -> pa.Table:
     """
     if not campaign_ids:
         return evidence_table([])
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(database_url(url))
     try:
         with engine.connect() as connection:
             rows = connection.execute(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
-from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso
+from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, number_in
 from tasks.catchup.journaled import Evidence
 from tasks.catchup.ledger import people_table, write_frozen
 from tasks.catchup.ramp import StepResult, engaged_first, limit_passed, next_step
@@ -16,6 +16,9 @@ from tasks.catchup.steplist import STEP_KIND, Step, steps_of
 from tasks.catchup.verdicts import USABLE_SHARE, capacity
 from tasks.catchup.witnesses import Witnesses, read_people
 from tasks.core import crash_point, digest_of
+
+GO_ON = "go_on"
+"""What is asked when a limit of the ramp was passed: a yes clears the steps so far from the limit."""
 
 GUARD = timedelta(minutes=1)
 """A catch-up campaign that still runs this long before its deadline is cancelled."""
@@ -79,10 +82,13 @@ class Stepping:
                 messages_per_minute=self.desk.speed(),
             )
             if decided.stopped:
+                number = self._ask_to_go_on(decided.reason)
                 raise Stopped(
                     f"The ramp stopped: {decided.reason}",
                     where=f"{self.desk.incident.id}: campaign {held.id}, {len(people):,} people left",
-                    fix="find out why before more is sent, then run recover again",
+                    fix=f"find out why before more is sent; then approve {number} (`mailstay incidents approve`) to go"
+                    " on from a canary, or raise ramp.max_bounce_rate or ramp.max_complaint_rate in the plan, and run"
+                    " recover again",
                 )
             if not decided.size:
                 return "no_time" if decided.no_time else "finished"
@@ -144,7 +150,9 @@ class Stepping:
             desk.until_quiet([campaign_id])
         stopped = desk.actions("cancel", f"{step.key}:stop")
         desk.settle(stopped, "done", {"status": desk.provider.campaign(campaign_id).status})
-        sent = sum(1 for one in desk.provider.send_log(campaign_id) if one.status == "accepted")
+        log = desk.send_log(campaign_id)
+        counted = desk.provider.campaign(campaign_id).sent
+        sent = counted if log is None else sum(one.status == "accepted" for one in log)
         self._complete(
             step, {"campaign_id": campaign_id, "list_id": list_id, "people": len(people), "sent": sent}
         )
@@ -185,13 +193,17 @@ class Stepping:
                     where=f"{self.desk.incident.id}: list {list_id}",
                     fix="take them off the list, then run recover again",
                 )
-            return {"people": len(there)} if there == people else None
+            missing = people - there
+            # Whoever was erased at the provider since the step was written down cannot be put on a list any more.
+            if missing and missing & self.desk.provider.subscriber_ids():
+                return None
+            return {"people": len(there), "erased": len(missing)}
 
         self.desk.make(
             f"{step.key}:people",
             "fill_list",
             f"list/{step.list_name}",
-            call=lambda: self.desk.provider.add_to_list(list_id, people),
+            call=lambda: self.desk.provider.add_to_list(list_id, people & self.witnesses.known()),
             read_back=filled,
             payload={"digest": step.digest, "people": len(people)},
             undo={},
@@ -262,16 +274,22 @@ class Stepping:
 
     def _withhold(self, held: HeldCampaign, step: Step, list_id: int, people: frozenset[int]) -> None:
         """Take out whoever opted out since the list was made, at the shop or at the provider."""
-        out = self.witnesses.opted_out() & people
+        opted_out = self.witnesses.opted_out() & people
         counts = {list_id, *held.list_ids}
-        out |= {
+        left = {
             one.subscriber_id
             for one in self.desk.provider.memberships_of_people_on(list_id)
             if one.list_id in counts and not one.mailable
         }
+        out = opted_out | left
         if not out:
             return
         asked = sorted(out)
+
+        def withhold() -> None:
+            # Whoever left one list stays on the campaign's others: that was their wish.
+            self.desk.provider.set_unsubscribed(asked, [list_id])
+            self.desk.provider.set_unsubscribed(opted_out, held.list_ids)
 
         def withheld() -> Evidence | None:
             mailable = {
@@ -284,7 +302,7 @@ class Stepping:
             f"{step.key}:withhold:{digest[:16]}",
             "consent",
             f"list/{step.list_name}",
-            call=lambda: self.desk.provider.set_unsubscribed(asked, counts),
+            call=withhold,
             read_back=withheld,
             payload={"people": len(asked), "digest": digest},
             undo={},
@@ -292,6 +310,8 @@ class Stepping:
 
         earlier = self.desk.actions("consent", f"{step.key}:withhold:")
         self.desk.settle(earlier, "done", {"read_back": "nobody who opted out is mailable on the list"})
+        # The gate must know them too, or they would be asked into the next step, and the next.
+        self.witnesses.pass_gate()
 
     def _start(self, step: Step, campaign_id: int) -> None:
         provider = self.desk.provider
@@ -357,9 +377,44 @@ class Stepping:
         )
 
     def _results(self) -> list[StepResult]:
-        """Return what became of all steps of this recovery, read anew: bounces and complaints come late."""
+        """Return what became of the steps of this recovery, read anew: bounces and complaints come late.
+
+        Those that a person has looked at and gone on after do not count any more: the ramp begins again after them.
+        """
+        cleared = self._cleared()
         return [
             self.witnesses.harm(int(step.action.result["campaign_id"]), int(step.action.result["sent"]))
             for step in self.steps()
-            if step.done and int(step.action.result.get("sent", 0)) > 0
+            if step.done and step.action.id > cleared and int(step.action.result.get("sent", 0)) > 0
         ]
+
+    def _cleared(self) -> int:
+        """Return the id of the last step after which a person said to go on although a limit was passed; 0 without."""
+        return max(
+            (
+                number_in(str(action["target"])) or 0
+                for approval in self.desk.journal.approvals(self.desk.incident.id)
+                for action in approval.actions
+                if approval.status == "approved" and action["kind"] == GO_ON
+            ),
+            default=0,
+        )
+
+    def _ask_to_go_on(self, reason: str) -> int:
+        """Ask a person whether to go on although a limit was passed; return the number of the approval."""
+        journal, incident = self.desk.journal, self.desk.incident.id
+        last = max(step.action.id for step in self.steps())
+        actions = [{"kind": GO_ON, "target": f"ramp/after-step-{last}", "undoable": False}]
+        journal.expire_approvals()
+        # The same question, though its figures have grown: bounces come late.
+        for known in journal.approvals(incident):
+            if known.status == "awaiting" and known.actions == actions:
+                return known.id
+        waits = timedelta(days=1, minutes=self.desk.plan.plan.approval.wait_minutes)
+        asked = journal.request_approval(
+            incident,
+            subject=f"recover: go on although {reason}?",
+            actions=actions,
+            expires_at=self.desk.clock.now() + waits,
+        )
+        return asked.id

@@ -23,13 +23,14 @@ from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import OutcomeUnknown
 from tasks.catchup.recovery import Outcomes, Question, Recovery, totals
 from tasks.catchup.restoration import Restoration
-from tasks.catchup.telling import tell_stakeholders
+from tasks.catchup.telling import news_of, tell_stakeholders
 from tasks.core import UsageError, open_clock, plural
-from tasks.incidents import Journal, Lease, StaleToken, open_journal
+from tasks.incidents import Incident, Journal, Lease, StaleToken, open_journal
 from tasks.plan import LoadedPlan, load_plan
 from tasks.providers import ProvidersError, open_provider
 
 POLL_SECONDS = 5.0
+NOT_BACK = "The provider is not back"
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ class Run:
         self.incident = incident
         self.lease = lease
         self.held_because = ""
+        self.news = ""
         self.outcomes: list[Outcomes] = []
         self.unknown = ""
         self.opted_out = 0
@@ -78,6 +80,7 @@ class Run:
         held = isinstance(error, Stopped | OutcomeUnknown | CatchupError | ProvidersError | StaleToken)
         if held:
             self.held_because = str(error)
+            self.news = news_of(error)
         with open_journal(load_plan(self.plan)) as journal:
             if held and not isinstance(error, StaleToken):
                 journal.note(self.incident, "held", f"recover is held: {error}")
@@ -101,13 +104,14 @@ def recovering(plan: str, incident: str, name: str) -> Run:
     """Take the incident's lease for this run; the block gives it back, and ends as held where a step was stopped.
 
     Raises:
-        UsageError: the plan's providers have no open incident, or several and none was named.
+        UsageError: the plan's providers have no open incident, or several and none was named; or the one that was
+            named is over and was never recovered.
         LeaseHeld: another run works on the incident.
     """
     loaded = load_plan(plan)
     with open_journal(loaded) as journal:
         number = incident or _open_incident(journal, loaded)
-        journal.incident(number)
+        _refuse_if_over(journal, journal.incident(number))
         return Run(str(loaded.path), number, journal.lease(number, name or "recover", LEASE))
 
 
@@ -118,8 +122,8 @@ def measure_restoration(run: Run) -> Restoration:
         found = recovery.measure_restoration()
     if not found.restored:
         raise Stopped(
-            f"The provider is not back: {found.seen}",
-            where=f"{run.incident}: {found.good} of {found.needed} probes were good",
+            NOT_BACK,
+            where=f"{run.incident}: {found.seen}; {found.good} of {found.needed} probes were good",
             fix="run recover again when it answers; nothing was changed",
         )
     get_run_logger().info("Restored, as measured at %s: %s", found.at.isoformat(), found.seen)
@@ -181,6 +185,7 @@ def ask_for_agreement(
     rules = loaded.plan.approval
     waits = timedelta(minutes=rules.wait_minutes)
     until = clock.now() + waits
+    asked: set[int] = set()
     with open_journal(loaded) as journal:
         while True:
             found = agree(
@@ -190,10 +195,14 @@ def ask_for_agreement(
                 use_policy=approval == "policy",
                 policy_actions=rules.policy_actions,
                 expires_at=until + timedelta(days=1),
+                asked=asked,
             )
+            asked |= {one.id for one in found.waiting}
             if not found.waiting or clock.simulated or clock.now() >= until:
                 break
             get_run_logger().info("Waiting for approval %s", ", ".join(str(one.id) for one in found.waiting))
+            if run.lease.expires_at - clock.now() < LEASE / 2:
+                run.lease = journal.renew(run.lease, LEASE)
             clock.sleep(POLL_SECONDS)
     for one in found.waiting:
         get_run_logger().warning("No answer yet to approval %s: %s", one.id, one.subject)
@@ -245,7 +254,7 @@ def resolve_incident(run: Run) -> None:
 def tell_people(run: Run) -> int:
     """Tell the stakeholders where the recovery stands; return how many messages were taken."""
     with _recovery(run) as recovery:
-        told = tell_stakeholders(recovery.desk, run.outcomes, held_because=run.held_because)
+        told = tell_stakeholders(recovery.desk, run.outcomes, held_because=run.held_because, news=run.news)
     for failure in told.failures:
         get_run_logger().error(failure)
     return told.taken
@@ -284,6 +293,22 @@ def _recovery(run: Run) -> Iterator[Recovery]:
             finally:
                 if desk.lease is not None:
                     run.lease = desk.lease
+
+
+def _refuse_if_over(journal: Journal, incident: Incident) -> None:
+    """Refuse an incident that is over: what runs or is scheduled now is not what it held back.
+
+    One that an earlier run resolved may be gone on with: that run may have been killed before its end.
+
+    Raises:
+        UsageError: it was canceled, merged or closed, or resolved without a recovery.
+    """
+    recovered = incident.state == "resolved" and journal.get_state(f"recover/{incident.id}/held") is not None
+    if not incident.is_open and not recovered:
+        raise UsageError(
+            f"{incident.id} is {incident.state}: there is nothing of it to recover",
+            fix="name the incident that is open (`mailstay incidents list`), or declare a new one",
+        )
 
 
 def _open_incident(journal: Journal, loaded: LoadedPlan) -> str:

@@ -2,18 +2,39 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from tasks.catchup.desk import Desk, parse
 from tasks.catchup.recovery import Outcomes, totals
 from tasks.comms import CampaignLine, Situation, Telling, tell
-from tasks.core import plural
+from tasks.core import MailstayError, plural
 
 
-def tell_stakeholders(desk: Desk, outcomes: Sequence[Outcomes], *, held_because: str) -> Telling:
-    """Tell everybody the plan names for this severity; the news is the incident's state and what holds it."""
+def news_of(error: BaseException | None) -> str:
+    """Return what holds a recovery, without its figures: the same reason with other figures is no news."""
+    what = error.what if isinstance(error, MailstayError) else type(error).__name__
+    return re.sub(r"\d+(?:[.,:]\d+)*", "#", what)
+
+
+def tell_stakeholders(
+    desk: Desk, outcomes: Sequence[Outcomes], *, held_because: str, news: str = ""
+) -> Telling:
+    """Tell whom the plan names for this severity; the news is the incident's state and what holds it.
+
+    Subscribers are told nothing of a recovery that is held: for them nothing has changed.
+
+    Args:
+        desk: the recovery.
+        outcomes: what came of it so far.
+        held_because: why it is held, in words; empty when it is not.
+        news: the same without figures that another run would measure anew.
+    """
     situation = _situation(desk, outcomes, held_because)
-    return tell(desk.plan, desk.journal, situation, flow="recover", news=[situation.state, held_because])
+    reports = ("tactical", "executive") if held_because else ("tactical", "executive", "audience")
+    return tell(
+        desk.plan, desk.journal, situation, flow="recover", news=[situation.state, news], reports=reports
+    )
 
 
 def _situation(desk: Desk, outcomes: Sequence[Outcomes], held_because: str) -> Situation:
@@ -53,7 +74,11 @@ def _situation(desk: Desk, outcomes: Sequence[Outcomes], held_because: str) -> S
             )
             for one in outcomes
         ),
-        seen=("The provider answers again, measured by probes.",),
+        seen=(
+            "The provider works again, as measured by probes."
+            if (desk.recall("restored") or {}).get("at")
+            else "The provider does not work again yet, as measured by probes.",
+        ),
         done=tuple(done),
         needs=tuple(needs),
         next_steps=("The review says what it cost.",) if not held_because else ("Recover again.",),

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from datetime import UTC
+from contextlib import suppress
+from datetime import UTC, datetime
 from typing import Any, cast
 
 import pyarrow as pa
+from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.catchup.consent import ConsentFeed, Gate, consent_gate, latest_wish
 from tasks.catchup.desk import OVER, Desk, HeldCampaign, Stopped, iso, parse
@@ -27,7 +29,7 @@ from tasks.catchup.ramp import StepResult
 from tasks.catchup.shopfeed import read_consent_feed, read_receipts
 from tasks.catchup.steplist import steps_of
 from tasks.core import crash_point, digest_of
-from tasks.providers import ProviderEvent, Suppression
+from tasks.providers import Campaign, NotOffered, ProviderEvent, Suppression
 
 
 class Witnesses:
@@ -36,6 +38,7 @@ class Witnesses:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._gate: Gate | None = None
+        self._known: set[int] | None = None
         self._events: dict[int, list[ProviderEvent]] = {}
         self._snapshot: dict[tuple[str, tuple[int, ...]], list[tuple[Any, ...]]] = {}
 
@@ -157,9 +160,10 @@ class Witnesses:
     def stock(self, held: HeldCampaign) -> Ledger:
         """Return the ledger of `held` now, its catch-up campaigns and every witness united, and freeze it."""
         desk = self.desk
-        family = desk.family(held.id)
-        ids = [held.id, *(one.id for one in family)]
-        log = [record for number in ids for record in desk.provider.send_log(number)]
+        members = [desk.provider.campaign(held.id), *desk.family(held.id)]
+        ids = [one.id for one in members]
+        logs = [desk.send_log(number) for number in ids]
+        log = [record for one in logs for record in one or ()]
         others = pa.concat_tables(
             [
                 *(evidence_of_events(self.events_of(number)) for number in ids),
@@ -167,10 +171,15 @@ class Witnesses:
                 self._snapshot_messages(held.id),
             ]
         )
-        counters = {one.id: one.sent for one in [desk.provider.campaign(held.id), *family]}
-        # In a snapshot a catch-up counts as its original: compare people, not campaigns, where it is the witness.
-        trusted = not log_has_holes(log, _as_seen(others, log), sent_by_counter=counters)
         audience = self.audience(held)
+        kept, doubt = None not in logs, "the sender lost part of its log"
+        if kept:
+            counters = {one.id: one.sent for one in members}
+            # In a snapshot a catch-up counts as its original: compare people, not campaigns, where it is the witness.
+            trusted = not log_has_holes(log, _as_seen(others, log), sent_by_counter=counters)
+        else:
+            counted, trusted = self._by_counters(held, members)
+            others, doubt = pa.concat_tables([others, counted]), "the provider keeps no log of whom it mailed"
         closed = desk.recall(f"closed/{held.id}")
         ending: dict[int, tuple[Outcome, str]] = {}
         if closed:
@@ -183,6 +192,8 @@ class Witnesses:
             suppressed=self.gate().blocked_for(held.list_ids),
             closed=ending,
             log_trusted=trusted,
+            doubt=doubt,
+            unreachable=set(audience) - self.known(),
         )
         path = desk.folder / f"ledger-{held.id}.parquet"
         digest = write_frozen(ledger.table, path)
@@ -201,6 +212,42 @@ class Witnesses:
             },
         )
         return ledger
+
+    def known(self) -> set[int]:
+        """Return the subscribers that the provider knew when this run looked; somebody may have been erased since."""
+        if self._known is None:
+            self._known = self.desk.provider.subscriber_ids()
+        return self._known
+
+    def _by_counters(self, held: HeldCampaign, members: Iterable[Campaign]) -> tuple[pa.Table, bool]:
+        """Return what counters prove where no log is kept, and whether the rest of the audience was not attempted.
+
+        A campaign that never started mailed nobody. A step of ours that ended with everybody sent mailed its people;
+        of one that did not, nobody knows whom it reached. Nor does anybody of an original that did start.
+        """
+        steps = {step.campaign_name: step for step in steps_of(self.desk, held.id)}
+        rows: list[tuple[int, int, str, datetime, str]] = []
+        trusted = True
+        for one in members:
+            if one.status in ("draft", "scheduled") and one.started_at is None and not one.sent:
+                continue
+            step = steps.get(one.name)
+            if step is None:
+                trusted = False
+                continue
+            whole = one.status == "finished" and one.sent >= one.to_send
+            people = set(read_people(self.desk, step.file, step.digest))
+            rows += [
+                (
+                    one.id,
+                    who,
+                    "accepted" if whole else "unknown",
+                    one.started_at or self.desk.clock.now(),
+                    "counter",
+                )
+                for who in sorted(people - self.gate().blocked_for(held.list_ids))
+            ]
+        return evidence_table(rows), trusted
 
     def committed(self, campaign_id: int) -> set[int]:
         """Return the people of steps that the provider is to start itself and has not ended yet."""
@@ -237,11 +284,18 @@ class Witnesses:
             desk.keep(name, known)
         return read_people(desk, known["file"], known["digest"])
 
+    def audience_size(self, campaign_id: int) -> int:
+        """Return how many people the frozen audience of a campaign has; 0 where none was frozen."""
+        known = self.desk.recall(f"audience/{campaign_id}")
+        return len(read_people(self.desk, known["file"], known["digest"])) if known else 0
+
     def events_of(self, campaign_id: int) -> list[ProviderEvent]:
         """Return all events of a campaign, asking only for those that came since the last look."""
         known = self._events.setdefault(campaign_id, [])
         after = known[-1].event_id if known else 0
-        known.extend(self.desk.provider.events(after_id=after, campaign_id=campaign_id))
+        # A provider that offers no events says nothing; that is not the same as nothing having happened.
+        with suppress(NotOffered):
+            known.extend(self.desk.provider.events(after_id=after, campaign_id=campaign_id))
         return known
 
     def harm(self, campaign_id: int, accepted: int) -> StepResult:
@@ -265,11 +319,16 @@ class Witnesses:
 
     def _receipts(self, campaign_ids: list[int]) -> pa.Table:
         shop = self.desk.settings.shop
-        return (
-            evidence_table([])
-            if shop is None
-            else read_receipts(self.desk.plan.source_url(shop), campaign_ids)
-        )
+        if shop is None:
+            return evidence_table([])
+        try:
+            return read_receipts(self.desk.plan.source_url(shop), campaign_ids)
+        except SQLAlchemyError as error:
+            raise Stopped(
+                f"The shop's webhook receipts cannot be read: {type(error).__name__}",
+                where=f"{self.desk.incident.id}: sources.{shop}",
+                fix="make the shop's table webhook_receipts readable, then run recover again; nothing more was sent",
+            ) from None
 
     # The snapshot -----------------------------------------------------------------------------------------------
 

@@ -39,7 +39,7 @@ from tasks.outages.statuspage import (
     read_status_page,
 )
 from tasks.outages.watching import Memory, Observation, Pass, Watched, conclude, observe
-from tasks.outages.witness import Earnings, ShopWitness
+from tasks.outages.witness import Earnings, ShopWitness, database_url
 
 __all__ = [
     "CALM_PASSES",
@@ -74,6 +74,7 @@ __all__ = [
     "calendar_of",
     "conclude",
     "consent_signal",
+    "database_url",
     "enough",
     "judge",
     "observe",

@@ -94,9 +94,21 @@ class ShopWitness:
             return None
 
 
+def database_url(url: str) -> sa.URL:
+    """Return `url` for SQLAlchemy: `postgresql://`, which names no driver, is read by psycopg 3, the one we bring.
+
+    Raises:
+        ArgumentError: it is no URL of a database.
+    """
+    parsed = sa.make_url(url)
+    if parsed.drivername in ("postgresql", "postgres"):
+        return parsed.set(drivername="postgresql+psycopg")
+    return parsed
+
+
 @contextmanager
 def _connection(url: str) -> Iterator[sa.Connection]:
-    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    engine = sa.create_engine(database_url(url), poolclass=sa.NullPool)
     try:
         with engine.connect() as connection:
             yield connection

@@ -5,7 +5,13 @@ unknown outcome, which the caller reads back.
 """
 
 from tasks.providers.connect import connect_provider, open_provider
-from tasks.providers.errors import ProviderGarbled, ProviderRefused, ProvidersError, ProviderUnavailable
+from tasks.providers.errors import (
+    NotOffered,
+    ProviderGarbled,
+    ProviderRefused,
+    ProvidersError,
+    ProviderUnavailable,
+)
 from tasks.providers.listmonk import LISTMONK
 from tasks.providers.model import (
     Action,
@@ -34,6 +40,7 @@ __all__ = [
     "Capability",
     "MailingList",
     "Membership",
+    "NotOffered",
     "Probe",
     "Provider",
     "ProviderEvent",

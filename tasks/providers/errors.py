@@ -56,3 +56,7 @@ class ProviderRefused(ProvidersError):
         self.status = status
         self.retry_after = retry_after
         super().__init__(what, where=where, fix=fix)
+
+
+class NotOffered(ProviderRefused):
+    """The provider has no such thing: a part of its API that not every installation offers."""

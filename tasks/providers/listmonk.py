@@ -2,7 +2,7 @@
 
 listmonk keeps no log of who got a campaign. Where `/api/extensions/messages` and `/api/extensions/events` exist
 (the simulated ESP has them; a listmonk whose messenger is our own relay can offer them) the send log is read from
-there; where they answer 404, `send_log` and `events` say so and the ledger has less to go by.
+there; where they answer 404, `send_log` and `events` raise `NotOffered` and the ledger has less to go by.
 """
 
 from __future__ import annotations
@@ -10,10 +10,11 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
+from http import HTTPStatus
 from typing import Any, TypeVar, cast, get_args
 
 from tasks.core import Clock, mask_addresses
-from tasks.providers.errors import ProviderGarbled, ProvidersError
+from tasks.providers.errors import NotOffered, ProviderGarbled, ProviderRefused, ProvidersError
 from tasks.providers.http import Json, JsonApi, parse_time
 from tasks.providers.model import (
     Campaign,
@@ -301,6 +302,11 @@ class Listmonk:
             for one in _memberships(row, self.name)
         ]
 
+    def subscriber_ids(self) -> set[int]:
+        """Return the ids of all subscribers that there are, on a list or not."""
+        where = f"{self.name}: subscribers"
+        return {_integer(row, "id", where) for row in self._pages("/subscribers", {})}
+
     def suppressions(self) -> list[Suppression]:
         """Return whom listmonk would not mail, and whom it should not: hard bounces and complaints included."""
         found: list[Suppression] = []
@@ -415,7 +421,13 @@ class Listmonk:
         """Yield rows by rising id: a row that is added while reading is neither skipped nor read twice."""
         where = f"{self.name}: GET {path}"
         while True:
-            rows = _rows(self._api.get(path, params | {"after_id": after_id, "limit": _LOG_ROWS}), where)
+            try:
+                answer = self._api.get(path, params | {"after_id": after_id, "limit": _LOG_ROWS})
+            except ProviderRefused as error:
+                if error.status != HTTPStatus.NOT_FOUND:
+                    raise
+                raise NotOffered(error.what, status=error.status, where=where) from None
+            rows = _rows(answer, where)
             for row in rows:
                 number = _integer(row, "id", where)
                 if number <= after_id:

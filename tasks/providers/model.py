@@ -273,6 +273,9 @@ class Provider(Protocol):
     def memberships_of_people_on(self, list_id: int) -> list[Membership]:
         """Return every membership, on any list, of the people who are on `list_id`."""
 
+    def subscriber_ids(self) -> set[int]:
+        """Return the ids of all subscribers that there are, on a list or not."""
+
     def suppressions(self) -> list[Suppression]:
         """Return whom the provider would not mail: blocklisted, disabled, unsubscribed, hard bounce, complaint."""
 
@@ -283,10 +286,18 @@ class Provider(Protocol):
         """Block people from every campaign."""
 
     def send_log(self, campaign_id: int) -> Iterator[SendRecord]:
-        """Yield the sender's own log of a campaign, in the order of attempts."""
+        """Yield the sender's own log of a campaign, in the order of attempts.
+
+        Raises:
+            NotOffered: this provider keeps none.
+        """
 
     def events(self, after_id: int = 0, campaign_id: int | None = None) -> Iterator[ProviderEvent]:
-        """Yield the events (of one campaign) after `after_id`, oldest first."""
+        """Yield the events (of one campaign) after `after_id`, oldest first.
+
+        Raises:
+            NotOffered: this provider keeps none.
+        """
 
     def close(self) -> None:
         """Give the connections back."""

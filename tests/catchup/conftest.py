@@ -32,7 +32,14 @@ class Bench:
     """Everything one recovery needs, all real, in one folder."""
 
     def __init__(
-        self, folder: Path, clock: DrivenClock, *, people: int = PEOPLE, speed: int = 60, batch: int = 100
+        self,
+        folder: Path,
+        clock: DrivenClock,
+        *,
+        people: int = PEOPLE,
+        speed: int = 60,
+        batch: int = 100,
+        hard_bounce: float = 0.0,
     ):
         self.folder = folder
         self.clock = clock
@@ -42,7 +49,9 @@ class Bench:
         self.audience: dict[int, set[int]] = {}
         self.opted_out: dict[int, datetime] = {}
         self.shop_url = f"sqlite:///{folder / 'shop.sqlite'}"
-        self._settings = {"people": people, "speed": speed, "batch": batch}
+        self._settings: dict[str, Any] = {
+            "people": people, "speed": speed, "batch": batch, "hard_bounce": hard_bounce,
+        }  # fmt: skip
         self.sink = Sink.start(folder / "sink", clock=f"driven:{clock.path}")
         url = f"sqlite:///{folder / 'esp.sqlite'}"
         if not (folder / "esp.sqlite").exists():
@@ -51,7 +60,7 @@ class Bench:
         self.esp = SimulatedEsp.start(
             folder / "esp", clock=clock, seed=7, smtp_port=self.sink.smtp_port, db_url=url,
             settings={"messages_per_minute": speed, "batch_size": batch, "chunk": 10},
-            rates={"hard_bounce": 0.0, "soft_bounce": 0.0, "complained": 0.0, "unsubscribed": 0.0},
+            rates={"hard_bounce": hard_bounce, "soft_bounce": 0.0, "complained": 0.0, "unsubscribed": 0.0},
         )  # fmt: skip
         self.plan_path = folder / "plan.yaml"
         self.write_plan(messages_per_minute=speed)
@@ -173,6 +182,7 @@ class Bench:
         at: timedelta | None = None,
         deadline: timedelta | None = None,
         status: str = "scheduled",
+        lists: tuple[int, ...] = (1,),
     ) -> int:
         """Create a campaign to everybody; `at` and `deadline` count from now."""
         now = self.clock.now()
@@ -180,7 +190,7 @@ class Bench:
         if deadline is not None:
             attribs["latest_useful_at"] = (now + deadline).isoformat()
         body = {
-            "name": name, "subject": name, "lists": [1], "body": "Hello", "attribs": attribs,
+            "name": name, "subject": name, "lists": list(lists), "body": "Hello", "attribs": attribs,
             "send_at": (now + at).isoformat() if at is not None else None,
         }  # fmt: skip
         auth = (self.esp.user, self.esp.token)
@@ -217,6 +227,13 @@ class Bench:
                 )
                 self.opted_out[who] = self.clock.now()
         engine.dispose()
+
+    def erase(self, *people: int) -> None:
+        """Erase subscribers at the ESP, as a request for erasure does."""
+        auth = (self.esp.user, self.esp.token)
+        for who in people:
+            url = f"{self.esp.api_url}/api/subscribers/{who}"
+            httpx.delete(url, auth=auth, timeout=20).raise_for_status()
 
     def webhook(self, kind: str, campaign_id: int, who: int) -> None:
         engine = sa.create_engine(self.shop_url)

@@ -385,3 +385,173 @@ def test_whoever_a_worker_still_held_when_a_resumed_original_was_cancelled_is_no
     monkeypatch.undo()
     assert in_hand[0] not in {who for who, _ in bench.mailed()[number]}
     assert {who for who, _ in bench.mailed()[number]} == set(range(1, 161)) - set(in_hand)
+
+
+def test_somebody_erased_at_the_esp_between_two_runs_blocks_nobody_and_is_accounted_for(
+    bench, monkeypatch
+) -> None:
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    kill_at(monkeypatch, "recover.step:intended")
+    with pytest.raises(Killed):
+        bench.recover(incident)
+    bench.erase(5, 100)
+    bench.recover(incident)
+    bench.judge(bench.ledgers(incident))
+    assert bench.ledgers(incident)[number]["dropped"] == {5, 100}
+    assert {who for who, _ in bench.mailed()[number]} == set(range(1, 161)) - {5, 100}
+
+
+def test_a_yes_goes_on_after_a_limit_of_the_ramp_from_a_canary(new_bench) -> None:
+    bench = new_bench(hard_bounce=0.3)
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+
+    def steps() -> list[int]:
+        found = [one for one in bench.provider().campaigns() if one.catch_up_of == number]
+        return [one.to_send for one in sorted(found, key=lambda one: one.step)]
+
+    with pytest.raises(Stopped, match=r"bounces among .* ramp\.max_bounce_rate"):
+        bench.recover(incident)
+    before = steps()
+    bench.clock.advance(HOUR)
+    with pytest.raises(Stopped, match="bounces among"):
+        bench.recover(incident)
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        [asked] = journal.approvals(incident)  # bounces have come in since, but the question is the same
+        assert asked.subject.startswith("recover: go on although")
+        journal.answer_approval(asked.id, "approved", "Ada", False, "cli")
+    with pytest.raises(Stopped, match="bounces among"):
+        bench.recover(incident)
+    assert steps()[: len(before) + 1] == [*before, 20]
+    bench.judge(bench.ledgers(incident))
+
+
+def test_webhooks_that_cannot_be_read_hold_the_recovery_with_a_reason(bench) -> None:
+    import sqlalchemy as sa
+
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    engine = sa.create_engine(bench.shop_url)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE webhook_receipts RENAME TO away"))
+    with pytest.raises(Stopped, match="webhook receipts cannot be read"):
+        bench.recover(incident)
+    with engine.begin() as connection:
+        connection.execute(sa.text("ALTER TABLE away RENAME TO webhook_receipts"))
+    engine.dispose()
+    bench.recover(incident)
+    assert len(bench.mailed()[number]) == 160
+
+
+def test_people_without_an_outcome_are_not_a_steady_state(bench) -> None:
+    from dataclasses import replace
+
+    from tasks.catchup.desk import Desk
+    from tasks.catchup.recovery import Recovery
+    from tasks.plan import load_plan
+
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    [outcome] = bench.recover(incident)
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        desk = Desk(
+            load_plan(bench.plan_path), journal, bench.provider(), bench.clock, journal.incident(incident)
+        )
+        counts = outcome.counts | {"delivered": outcome.counts["delivered"] - 3}
+        [problem] = Recovery(desk).unsteady([replace(outcome, counts=counts)])
+    assert problem == f"campaign {number}: 3 people of its audience without an outcome"
+
+
+def test_whoever_leaves_one_list_after_the_gate_stays_on_the_campaigns_others(bench, monkeypatch) -> None:
+    from tasks.catchup.stepping import Stepping
+
+    provider = bench.provider()
+    other = provider.create_list("Offers").id
+    provider.add_to_list(other, range(1, 161))
+    number = bench.campaign("News", at=HOUR, lists=(1, other))
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    withhold = Stepping._withhold
+
+    def leave_then_withhold(*args: object) -> None:
+        provider.set_unsubscribed([7], [1])
+        withhold(*args)
+
+    monkeypatch.setattr(Stepping, "_withhold", leave_then_withhold)
+    bench.recover(incident)
+    on = {one.list_id: one.status for one in provider.memberships([1, other]) if one.subscriber_id == 7}
+    assert on == {1: "unsubscribed", other: "confirmed"}
+    assert 7 not in {who for who, _ in bench.mailed()[number]}
+
+
+@pytest.fixture
+def stock_listmonk(bench):
+    """The bench's ESP as a stock listmonk is: `/api/extensions` answers 404. A real server that passes the rest on."""
+    import threading
+    from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+    import httpx
+    import yaml
+
+    class Stock(BaseHTTPRequestHandler):
+        def pass_on(self) -> None:
+            if self.path.startswith("/api/extensions"):
+                status, kind, body = 404, "application/json", b'{"message":"Not Found"}'
+            else:
+                size = int(self.headers.get("content-length") or 0)
+                answer = httpx.request(
+                    self.command, bench.esp.api_url + self.path, content=self.rfile.read(size) if size else None,
+                    headers={key: self.headers[key] for key in ("authorization", "content-type") if self.headers[key]},
+                    timeout=20,
+                )  # fmt: skip
+                status, body = answer.status_code, answer.content
+                kind = answer.headers.get("content-type", "application/json")
+            self.send_response(status)
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_GET = do_POST = do_PUT = do_DELETE = pass_on
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Stock)
+    thread = threading.Thread(target=server.serve_forever, daemon=True)
+    thread.start()
+    plan = yaml.safe_load(bench.plan_path.read_text())
+    plan["providers"]["esp"]["api_url"] = f"http://127.0.0.1:{server.server_port}"
+    bench.plan_path.write_text(yaml.safe_dump(plan))
+    yield bench
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_a_listmonk_without_a_send_log_still_mails_a_campaign_that_never_started(stock_listmonk) -> None:
+    bench = stock_listmonk
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    bench.opt_out(3)
+    [outcome] = bench.recover(incident)
+    bench.judge(bench.ledgers(incident))
+    assert counts([outcome]) == {number: {"accepted": 159, "suppressed": 1}}
+
+
+def test_without_a_send_log_a_campaign_cut_short_leaves_everybody_unknown_and_listed(stock_listmonk) -> None:
+    bench = stock_listmonk
+    number = die_in_the_middle(bench)
+    incident = bench.respond(number, impact_hours_ago=1)
+    bench.esp.clear("stalled")
+    bench.webhook("delivered", number, 4)
+    mailed = len(bench.mailed()[number])
+    [outcome] = bench.recover(incident)
+    assert len(bench.mailed()[number]) == mailed
+    assert counts([outcome]) == {number: {"delivered": 1, "unknown": 159}}

@@ -156,3 +156,98 @@ def test_two_runs_do_not_recover_at_once(bench, prefect_server) -> None:
 def test_without_an_open_incident_it_says_what_to_do(bench, prefect_server) -> None:
     with pytest.raises(Exception, match="No incident is open"):
         run(bench, approval="policy")
+
+
+def test_an_incident_that_is_over_is_refused_and_healthy_campaigns_are_left_alone(
+    bench, prefect_server
+) -> None:
+    from tasks.core import UsageError
+
+    running = bench.campaign("News", status="running")
+    incident = bench.respond()
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        journal.transition(incident, "canceled", "desk", "a false alarm")
+    with pytest.raises(UsageError, match="is canceled: there is nothing of it to recover"):
+        run(bench, approval="policy", incident=incident)
+    assert bench.provider().campaign(running).status == "running"
+
+
+def test_an_incident_that_a_killed_run_resolved_is_gone_on_with(bench, prefect_server) -> None:
+    incident = bench.respond(bench.campaign("News", at=HOUR))
+    bench.clock.advance(2 * HOUR)
+    assert run(bench, approval="policy").state == "resolved"
+    assert run(bench, approval="policy", incident=incident).state == "resolved"
+
+
+def test_whose_outcome_nobody_knows_is_listed_while_the_recovery_is_held(bench, prefect_server) -> None:
+    from tasks.catchup.errors import CatchupError
+    from tasks.catchup.recovery import Recovery
+
+    number = bench.campaign("News", status="running")
+    bench.die(30)
+    bench.esp.restart()
+    bench.respond(number, impact_hours_ago=1)
+    with pytest.MonkeyPatch.context() as patched:
+
+        def must_stop(*_: object) -> None:
+            raise CatchupError("a limit was passed")
+
+        patched.setattr(Recovery, "resume", must_stop)
+        held = run(bench, approval="policy")
+    assert held.state == "held"
+    assert Path(held.unknown).is_file()
+
+
+def test_a_held_recovery_tells_its_desk_once_and_subscribers_nothing(bench, prefect_server) -> None:
+    bench.write_plan(
+        stakeholders={
+            "desk": {"channel": "outbox", "report": "tactical"},
+            "customers": {"channel": "outbox", "report": "audience"},
+        }
+    )
+    incident = bench.respond(bench.campaign("News", at=HOUR))
+    for mode in ("503", "refuse"):  # the same news, seen by another sign
+        bench.esp.fault("hard_down", mode=mode)
+        assert run(bench, approval="policy").state == "held"
+    with Journal.open(bench.journal_url, bench.clock) as journal:
+        assert [one.stakeholder for one in journal.communications(incident)] == ["desk"]
+    [mail] = (bench.folder / "outbox").glob("**/*.eml")
+    assert "does not work again yet" in mail.read_text()
+
+
+def test_a_run_that_waits_for_an_answer_keeps_its_lease(bench, prefect_server, monkeypatch) -> None:
+    import threading
+    import time
+
+    from prefect import flow
+
+    from tasks.catchup import steps
+    from tasks.catchup.recovery import Question
+    from tasks.core import SystemClock
+
+    bench.write_plan(clock="system", approval={"policy_actions": [], "wait_minutes": 1})
+    monkeypatch.setattr(steps, "POLL_SECONDS", 0.2)
+    with Journal.open(bench.journal_url, SystemClock()) as journal:
+        incident = journal.declare(
+            "esp", cause_class="unknown", summary="s", detected_at=SystemClock().now(), declared_by="desk"
+        ).id
+        lease = journal.lease(incident, "test", timedelta(seconds=2))
+    waiting = steps.Run(str(bench.plan_path), incident, lease)
+
+    @flow
+    def waits():
+        question = Question(3, "News", "send", "late_but_useful", "why", 10, 0, "catch_up", False)
+        return steps.ask_for_agreement(waiting, [question], "ask")
+
+    def answer() -> None:
+        with Journal.open(bench.journal_url, SystemClock()) as journal:
+            while not (asked := journal.approvals(incident)):
+                time.sleep(0.1)
+            time.sleep(0.5)
+            journal.answer_approval(asked[0].id, "approved", "Ada", False, "cli")
+
+    thread = threading.Thread(target=answer)
+    thread.start()
+    assert waits() == {3: frozenset({"catch_up"})}
+    thread.join()
+    assert waiting.lease.expires_at > lease.expires_at + timedelta(minutes=20)
