@@ -5,6 +5,7 @@ from __future__ import annotations
 from prefect import flow
 
 from tasks.outages.steps import (
+    Failures,
     ProviderWatch,
     choose_providers,
     conclude_pass,
@@ -30,17 +31,21 @@ def monitor(plan: str = "plan.yaml", provider: str = "all") -> list[ProviderWatc
         plan: Path of the continuity plan. Decides what is watched, when a signal counts, and who is told.
         provider: Name of one provider of the plan, or `all`. Naming one leaves the others unwatched in this run.
 
+    An error with one provider does not leave the others unwatched; the run fails at its end all the same.
+
     Returns:
         Per provider its phase, what changed in this pass, the severity, the incident, and what was seen.
     """
-    watched = []
+    watched, failures = [], Failures()
     for name in choose_providers(plan, provider):
-        seen = look(plan, name)
-        found = conclude_pass(plan, name, seen)
-        if found.eventful:
-            found = record_changes(plan, found)
-            start_response(plan, found)
-            tell_people(plan, found)
-            publish_watch(found)
-        watched.append(remember(plan, found))
+        with failures.of(name):
+            seen = look(plan, name)
+            found = conclude_pass(plan, name, seen)
+            if found.eventful:
+                found = record_changes(plan, found)
+                start_response(plan, found)
+                tell_people(plan, found)
+                publish_watch(found)
+            watched.append(remember(plan, found))
+    failures.fail_if_any()
     return watched

@@ -7,6 +7,8 @@ and a message is journaled under a name of its own before it is sent).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime
 
@@ -21,7 +23,8 @@ from tasks.comms import (
     tell,
 )
 from tasks.core import crash_point, open_clock, plural
-from tasks.incidents import Incident, Journal, open_journal
+from tasks.incidents import ImpossibleOrder, Incident, Journal, open_journal
+from tasks.outages.errors import OutageError
 from tasks.outages.seed import seed_route
 from tasks.outages.signals import Signal
 from tasks.outages.watching import Memory, Observation, Pass, conclude, observe
@@ -59,6 +62,38 @@ class ProviderWatch:
     incident: str
     seen: list[str]
     signals: dict[str, str]
+
+
+class Failures:
+    """What went wrong with single providers in one run: it ends no other provider's pass, and fails the run.
+
+    Not a dataclass: it is filled while the run goes on.
+    """
+
+    def __init__(self) -> None:
+        self._found: dict[str, Exception] = {}
+
+    @contextmanager
+    def of(self, provider: str) -> Iterator[None]:
+        """Keep an error of this provider's pass for the end of the run."""
+        try:
+            yield
+        except Exception as error:
+            get_run_logger().exception("The pass over %s failed", provider)
+            self._found[provider] = error
+
+    def fail_if_any(self) -> None:
+        """Fail the run if a pass failed.
+
+        Raises:
+            OutageError: naming each provider and what went wrong with it.
+        """
+        if self._found:
+            raise OutageError(
+                f"The pass over {' and '.join(self._found)} failed: "
+                + "; ".join(str(error) for error in self._found.values()),
+                fix="mend it; the other providers were watched, and the next run concludes this pass again",
+            ) from next(iter(self._found.values()))
 
 
 @task
@@ -139,7 +174,9 @@ def start_response(plan: str, found: Pass) -> None:
     confirmed = found.changed_to("confirmed")
     if confirmed is None:
         return
-    began = found.impact_started_at
+    with open_journal(load_plan(plan)) as journal:
+        # As the journal has it: the page's word may contradict what a person declared.
+        began = journal.timestamps(found.memory.incident).get("impact_started_at")
     crash_point("monitor.event:before")
     event = Event(
         event=CONFIRMED_EVENT,
@@ -224,17 +261,29 @@ def _declare(
     journal: Journal, found: Pass, summary: str, detected_at: datetime, *, confirmed: bool
 ) -> Incident:
     began = found.impact_started_at if confirmed else None
-    incident = journal.declare(
-        found.provider,
-        cause_class="unknown",
-        summary=summary,
-        detected_at=detected_at,
-        declared_by=BY,
-        impact_started_at=began,
-        state="investigating" if confirmed else "triage",
-    )
-    if confirmed and began is not None:
-        journal.note(incident.id, "evidence", "impact_started_at is what the vendor's status page states")
+
+    def declare(impact_started_at: datetime | None) -> Incident:
+        return journal.declare(
+            found.provider,
+            cause_class="unknown",
+            summary=summary,
+            detected_at=detected_at,
+            declared_by=BY,
+            impact_started_at=impact_started_at,
+            state="investigating" if confirmed else "triage",
+        )
+
+    try:
+        incident = declare(began)
+        remark = "" if began is None else "impact_started_at is what the vendor's status page states"
+    except ImpossibleOrder as error:
+        if began is None:
+            raise
+        # A person saw it before the page says that it began: what is in the journal stays.
+        incident = declare(None)
+        remark = f"what the vendor's status page states of impact_started_at is left out: {error.what}"
+    if remark:
+        journal.note(incident.id, "evidence", remark)
     if confirmed and incident.state == "monitoring":
         incident = journal.transition(incident.id, "investigating", BY, f"it is back: {summary}")
     return incident

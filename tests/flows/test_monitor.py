@@ -315,6 +315,25 @@ def test_what_the_vendor_posts_gives_the_times_that_nobody_guesses(drill: Drill)
     assert incident.timestamps["detected_at"] == began + timedelta(minutes=5)
 
 
+def test_a_page_that_contradicts_what_a_person_saw_first_does_not_wedge_the_watch(drill: Drill) -> None:
+    watch(drill, 2)
+    seen_at = drill.clock.now()
+    with drill.journal() as journal:
+        declared = journal.declare(
+            "listmonk", cause_class="unknown", summary="no mail", detected_at=seen_at, declared_by="desk"
+        )
+    drill.clock.advance(timedelta(minutes=2))
+    drill.esp.fault("hard_down")
+    drill.esp.page.post("investigating", "We look into delays.")
+    assert changes(watch(drill, 3)) == ["suspected", "confirmed"]
+    with drill.journal() as journal:
+        incident = journal.incident(declared.id)
+        [remark] = [one.text for one in journal.timeline(declared.id) if one.kind == "evidence"]
+    assert (incident.state, incident.timestamps["detected_at"]) == ("investigating", seen_at)
+    assert "impact_started_at" not in incident.timestamps
+    assert "left out: impact_started_at" in remark
+
+
 def test_the_calendar_seen_while_it_was_alive_weighs_the_outage(drill: Drill) -> None:
     watch(drill, 2)
     campaign = drill.api.get("/api/campaigns/1").json()["data"]
@@ -382,6 +401,23 @@ def test_a_false_alarm_is_canceled_and_people_are_told_that_it_was_one(
         assert journal.incident("INC-0001").state == "canceled"
         last = journal.communications("INC-0001")[-1]
     assert (last.status, last.promised_next_at) == ("sent", None)
+
+
+def test_an_error_with_one_provider_leaves_no_other_unwatched_and_fails_the_run(
+    drill: Drill, prefect_server: str
+) -> None:
+    from flows.monitor import monitor
+
+    plan = yaml.safe_load(drill.plan.read_text())
+    broken = {"kind": "listmonk", "api_url": "http://127.0.0.1:9", "user_env": "NOBODY_SETS_THIS"}
+    drill.plan.write_text(
+        yaml.safe_dump(plan | {"providers": {"broken": broken, **plan["providers"]}}, sort_keys=False)
+    )
+    drill.esp.fault("hard_down")
+    with pytest.raises(MailstayError, match=r"The pass over broken failed: .*NOBODY_SETS_THIS"):
+        monitor(plan=str(drill.plan))
+    with drill.journal() as journal:
+        assert [one.provider for one in journal.incidents()] == ["listmonk"]
 
 
 def test_an_unknown_provider_is_refused_with_the_names_there_are(drill: Drill, prefect_server: str) -> None:
