@@ -22,11 +22,13 @@ class Agreed:
         lines: the lines of the plan that somebody, or the policy, agreed to.
         rejected: lines that somebody refused.
         waiting: the question that still waits for an answer, if one does.
+        by_policy: campaigns to whose stopping no person agreed, only the plan's policy.
     """
 
     lines: tuple[PlanLine, ...]
     rejected: tuple[PlanLine, ...]
     waiting: Approval | None
+    by_policy: frozenset[int] = frozenset()
 
 
 def question_of(lines: Sequence[PlanLine]) -> list[dict[str, Any]]:
@@ -42,47 +44,52 @@ def agree(
     use_policy: bool,
     policy_actions: Collection[str],
     expires_at: datetime,
+    asked: Collection[int] = (),
 ) -> Agreed:
     """Return what is agreed to; what nobody has answered yet becomes one open question in the journal.
 
     The policy approves only actions that can be undone and that the plan lists; irreversible ones always need a
-    person. An answer is good for one kind of action on one campaign of this incident, whenever the next run comes.
+    person. A yes is good for one kind of action on one campaign of this incident, whenever the next run comes. A no
+    counts only for the run that asked (its approvals are `asked`); the next one asks again.
     """
     journal.expire_approvals()
     wanted = [line for line in lines if line.action]
-    answers = _answers(journal, incident_id)
+    answers = _answers(journal, incident_id, asked)
     unanswered = [line for line in wanted if _key(line) not in answers]
     by_policy = [
         line for line in unanswered if use_policy and line.undoable and line.action in policy_actions
     ]
     if by_policy:
-        asked = journal.request_approval(
+        policy = journal.request_approval(
             incident_id,
             subject=f"{SUBJECT}, by the plan's policy",
             actions=question_of(by_policy),
             expires_at=expires_at,
         )
-        journal.answer_approval(asked.id, "approved", POLICY, False, "policy")
+        journal.answer_approval(policy.id, "approved", POLICY, False, "policy")
     waiting = None
     open_lines = [line for line in unanswered if line not in by_policy]
     if open_lines:
         waiting = journal.request_approval(
             incident_id, subject=SUBJECT, actions=question_of(open_lines), expires_at=expires_at
         )
-    answers = _answers(journal, incident_id)
+    answers = _answers(journal, incident_id, asked)
+    status = {line: answers[_key(line)].status for line in wanted if _key(line) in answers}
     return Agreed(
-        lines=tuple(line for line in wanted if answers.get(_key(line)) == "approved"),
-        rejected=tuple(line for line in wanted if answers.get(_key(line)) == "rejected"),
+        lines=tuple(line for line in wanted if status.get(line) == "approved"),
+        rejected=tuple(line for line in wanted if status.get(line) == "rejected"),
         waiting=waiting,
+        by_policy=frozenset(line.campaign_id for line in status if answers[_key(line)].via == "policy"),
     )
 
 
-def _answers(journal: Journal, incident_id: str) -> dict[tuple[str, str], str]:
-    found: dict[tuple[str, str], str] = {}
+def _answers(journal: Journal, incident_id: str, asked: Collection[int]) -> dict[tuple[str, str], Approval]:
+    found: dict[tuple[str, str], Approval] = {}
     for approval in journal.approvals(incident_id):
-        if approval.status in ("approved", "rejected") and approval.subject.startswith(SUBJECT):
+        counts = approval.status == "approved" or (approval.status == "rejected" and approval.id in asked)
+        if counts and approval.subject.startswith(SUBJECT):
             for action in approval.actions:
-                found[str(action["kind"]), str(action["target"])] = approval.status
+                found[str(action["kind"]), str(action["target"])] = approval
     return found
 
 

@@ -11,7 +11,7 @@ from tasks.outages import CampaignCount, with_audiences
 from tasks.plan import LoadedPlan
 from tasks.providers import Campaign, Provider, ProvidersError
 from tasks.response.table import Sending
-from tasks.snapshots import Store, canonical_views, connect
+from tasks.snapshots import SnapshotError, Store, canonical_views, connect
 
 _CAMPAIGNS = """
 SELECT campaign_id, name, kind, status, send_at, latest_useful_at, audience, started_at
@@ -45,24 +45,23 @@ class Calendar:
     read_from: str
 
 
-def read_calendar(
-    loaded: LoadedPlan, provider_name: str, provider: Provider, store: Store | None
-) -> Calendar:
+def read_calendar(loaded: LoadedPlan, provider_name: str, provider: Provider) -> Calendar:
     """Return what is due or in flight, with the attributed value of the people not reached yet.
+
+    A store that cannot be read leaves the value out, and the calendar empty where the provider does not answer either.
 
     Args:
         loaded: the plan.
         provider_name: whose campaigns.
         provider: asked first.
-        store: holds the last good snapshots; None where there is no store yet.
     """
     settings = loaded.provider(provider_name)
     source, shop = settings.source, settings.shop
-    value = _value_per_message(loaded, store, source, shop)
+    value = _value_per_message(loaded, source, shop)
     try:
         campaigns = provider.campaigns()
     except ProvidersError as error:
-        sendings, read_from = _from_snapshot(loaded, store, source)
+        sendings, read_from = _from_snapshot(loaded, source)
         return Calendar(_valued(sendings, value), False, f"{read_from}, because {error.what}")
     return Calendar(_valued(_from_provider(campaigns), value), True, "the provider's API")
 
@@ -101,11 +100,21 @@ def _count(one: Campaign) -> CampaignCount:
     )
 
 
-def _from_snapshot(loaded: LoadedPlan, store: Store | None, source: str | None) -> tuple[list[Sending], str]:
-    latest = store.latest(source, state="valid") if store and source else None
-    if store is None or source is None or latest is None:
-        return [], "nowhere: there is no good snapshot of the provider"
-    rows = _ask(loaded, store, {source: latest.snapshot_id}, _CAMPAIGNS)
+def _open(loaded: LoadedPlan) -> Store:
+    return Store.open(loaded.store_url(), public_key=loaded.plan.store.public_key)
+
+
+def _from_snapshot(loaded: LoadedPlan, source: str | None) -> tuple[list[Sending], str]:
+    if source is None:
+        return [], "nowhere: the plan names no source for the provider"
+    try:
+        store = _open(loaded)
+        latest = store.latest(source, state="valid")
+        if latest is None:
+            return [], "nowhere: there is no good snapshot of the provider"
+        rows = _ask(loaded, store, {source: latest.snapshot_id}, _CAMPAIGNS)
+    except SnapshotError as error:
+        return [], f"nowhere: {error}"
     sendings = [
         Sending(
             id=number,
@@ -122,16 +131,18 @@ def _from_snapshot(loaded: LoadedPlan, store: Store | None, source: str | None) 
     return sendings, f"the snapshot {latest.snapshot_id} of {latest.consistency_at:%Y-%m-%d %H:%M} UTC"
 
 
-def _value_per_message(
-    loaded: LoadedPlan, store: Store | None, source: str | None, shop: str | None
-) -> Mapping[str, float]:
-    if store is None or source is None or shop is None:
+def _value_per_message(loaded: LoadedPlan, source: str | None, shop: str | None) -> Mapping[str, float]:
+    if source is None or shop is None:
         return {}
-    found = {name: store.latest(name, state="valid") for name in (source, shop)}
-    if any(one is None for one in found.values()):
-        return {}
-    snapshots = {name: one.snapshot_id for name, one in found.items() if one is not None}
-    return {str(kind): float(value) for kind, value in _ask(loaded, store, snapshots, _VALUE)}
+    try:
+        store = _open(loaded)
+        found = {name: store.latest(name, state="valid") for name in (source, shop)}
+        if any(one is None for one in found.values()):
+            return {}
+        snapshots = {name: one.snapshot_id for name, one in found.items() if one is not None}
+        return {str(kind): float(value) for kind, value in _ask(loaded, store, snapshots, _VALUE)}
+    except SnapshotError:
+        return {}  # the value only helps to choose; why the store cannot be read stands in the journal
 
 
 def _ask(loaded: LoadedPlan, store: Store, snapshots: Mapping[str, str], query: str) -> list[tuple[Any, ...]]:

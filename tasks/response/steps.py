@@ -18,7 +18,7 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from tasks.catchup import CatchupError, settle_stops
+from tasks.catchup import CatchupError, OutcomeUnknown, settle_stops
 from tasks.comms import CampaignLine, Situation, tell, write_vendor_ticket
 from tasks.core import (
     Money,
@@ -29,12 +29,12 @@ from tasks.core import (
 )
 from tasks.incidents import ApprovalClosed, Incident, Journal, LeaseHeld, StaleToken, open_journal
 from tasks.plan import LoadedPlan, load_plan
-from tasks.providers import ProvidersError, open_provider
+from tasks.providers import ProviderRefused, ProvidersError, open_provider
 from tasks.response.acting import stop_campaign
 from tasks.response.agreeing import Agreed, agree
 from tasks.response.reading import Calendar, read_calendar
 from tasks.response.table import PlanLine, markdown_table, plan_table
-from tasks.snapshots import Store, StoreError
+from tasks.snapshots import SnapshotError
 from tasks.snapshots.steps import open_plan_store
 
 LEASE = timedelta(minutes=30)
@@ -87,6 +87,8 @@ class Run:
         self.ticket = ""
         self.read_from = ""
         self.answers = False
+        self.whole = True
+        self.asked: set[int] = set()
         self.lines: list[PlanLine] = []
 
     def __enter__(self) -> Self:
@@ -122,15 +124,11 @@ def declare_incident(run: Run, cause_class: str, seen: str, impact_started_at: s
     loaded = load_plan(run.plan)
     with open_journal(loaded) as journal:
         now = journal.clock.now()
-        open_one = journal.open_incident(run.provider)
-        detected = (
-            open_one.timestamps.get("detected_at", now) if open_one else (min(began, now) if began else now)
-        )
         incident = journal.declare(
             run.provider,
             cause_class=cause_class,
             summary=seen or "declared by hand",
-            detected_at=detected if open_one else now,
+            detected_at=now,
             declared_by=run.name,
             impact_started_at=began,
             state="investigating",
@@ -146,23 +144,24 @@ def declare_incident(run: Run, cause_class: str, seen: str, impact_started_at: s
 
 @task(cache_policy=NO_CACHE)
 def hold_last_good(run: Run) -> list[str]:
-    """Hold the last good snapshot of every source, so that retention cannot take it; return what is held."""
+    """Hold the last good snapshot of every source, so that retention cannot take it; return what is held.
+
+    What cannot be held (no store, no key to sign the hold with, a store that is not ours or is damaged) is noted with
+    its reason and stops nothing: stopping the campaigns cannot wait for it.
+    """
     loaded = load_plan(run.plan)
-    store = _store(loaded)
     held: list[str] = []
     with open_journal(loaded) as journal:
         for source in loaded.plan.sources:
-            latest = store.latest(source, state="valid") if store else None
-            if store is None or latest is None:
-                journal.note(run.incident, "no_snapshot", f"there is no good snapshot of {source} to hold")
+            try:
+                snapshot = _hold(loaded, journal, run, source)
+            except (SnapshotError, UsageError) as error:
+                journal.note(run.incident, "no_snapshot", f"no snapshot of {source} is held: {error}")
+                get_run_logger().error("No snapshot of %s is held: %s", source, error)
                 continue
-            if f"incident {run.incident}" not in latest.held_by:
-                store.hold(
-                    latest.snapshot_id, reason=f"incident {run.incident}", by=run.name, at=journal.clock.now()
-                )
-                journal.note(run.incident, "snapshot_held", f"{latest.snapshot_id} is held")
             crash_point("respond.hold:after")
-            held.append(latest.snapshot_id)
+            if snapshot:
+                held.append(snapshot)
     return held
 
 
@@ -171,7 +170,7 @@ def plan_campaigns(run: Run, scope: Sequence[int]) -> list[PlanLine]:
     """Say per campaign what is due, what this provider allows, and what happens if nothing is done."""
     loaded = load_plan(run.plan)
     with open_provider(loaded, run.provider) as provider, open_journal(loaded) as journal:
-        calendar: Calendar = read_calendar(loaded, run.provider, provider, _store(loaded))
+        calendar: Calendar = read_calendar(loaded, run.provider, provider)
         lines = plan_table(
             calendar.sendings,
             provider.capabilities,
@@ -181,7 +180,9 @@ def plan_campaigns(run: Run, scope: Sequence[int]) -> list[PlanLine]:
         )
         text = f"{plural(len(lines), 'campaign')} running or due within a day, read from {calendar.read_from}"
         journal.note(run.incident, "plan", text, {"lines": [line.as_action() for line in lines]})
+        _remember(journal, run.incident, lines)
     run.lines, run.read_from, run.answers = lines, calendar.read_from, calendar.from_provider
+    run.whole = not scope
     get_run_logger().info("%s", text)
     return lines
 
@@ -221,6 +222,8 @@ def await_approval(
 def stop_campaigns(run: Run, agreed: Agreed) -> int:
     """Stop every campaign that was agreed to, each once, under the incident's lease; return how many stand still.
 
+    One that cannot be stopped keeps no other from being stopped; the run then ends as held with what is open.
+
     A stop that an earlier run asked for and did not live to write down is read back first: its campaign may stand
     still already, and is in no plan then.
 
@@ -241,17 +244,37 @@ def stop_campaigns(run: Run, agreed: Agreed) -> int:
         lease = journal.lease(run.incident, run.name, LEASE)
         try:
             settle_stops(journal, run.incident, provider, token=lease.token)
+            may_pause = "pause" in loaded.plan.approval.policy_actions
+            problems = []
             for line in agreed.lines:
-                found = stop_campaign(journal, run.incident, provider, line, token=lease.token)
-                get_run_logger().info("%s %s: %s", line.action, line.campaign_id, found)
-            incident = journal.incident(run.incident)
-            if incident.state == "investigating":
-                journal.put_on_hold(
-                    run.incident, "awaiting_vendor", run.name, "everything due is stopped", token=lease.token
+                try:
+                    found = stop_campaign(
+                        journal,
+                        run.incident,
+                        provider,
+                        line,
+                        token=lease.token,
+                        may_pause=may_pause or line.campaign_id not in agreed.by_policy,
+                    )
+                except (ProviderRefused, OutcomeUnknown) as error:
+                    problems.append(f"campaign {line.campaign_id}: {error}")
+                    get_run_logger().error("%s %s: %s", line.action, line.campaign_id, error)
+                else:
+                    get_run_logger().info("%s %s: %s", line.action, line.campaign_id, found)
+            stopped = len(agreed.lines) - len(problems)
+            if problems:
+                count = f"{stopped} of {plural(len(agreed.lines), 'campaign')} stopped"
+                journal.note(run.incident, "held", f"{count}; {'; '.join(problems)}", token=lease.token)
+                run.reason = "; ".join(
+                    [*filter(None, [run.reason]), *problems, "run respond again: it looks first"]
                 )
+            elif journal.incident(run.incident).state == "investigating":
+                everything = run.whole and run.answers and len(agreed.lines) == len(run.lines)
+                what = "everything due is stopped" if everything else "what was agreed to is stopped"
+                journal.put_on_hold(run.incident, "awaiting_vendor", run.name, what, token=lease.token)
         finally:
             journal.release(lease)
-    return len(agreed.lines)
+    return stopped
 
 
 @task(cache_policy=NO_CACHE)
@@ -330,7 +353,9 @@ def _agree(run: Run, lines: Sequence[PlanLine], approval: str, wait_minutes: int
             use_policy=approval == "policy",
             policy_actions=loaded.plan.approval.policy_actions,
             expires_at=journal.clock.now() + timedelta(days=1, minutes=wait_minutes),
+            asked=run.asked,
         )
+        run.asked |= {found.waiting.id} if found.waiting else set()
         crash_point("respond.approval:after")
     return found
 
@@ -414,7 +439,7 @@ def _situation(
                 ),
                 at_stake=Money(line.at_stake_minor, currency).whole() if line.at_stake_minor else "",
             )
-            for line in lines
+            for line in _lines_to_report(journal, incident.id, lines)
         ),
         seen=(incident.summary,),
         done=(f"{plural(len(stopped), 'campaign')} stopped",) if stopped else (),
@@ -425,11 +450,44 @@ def _situation(
     )
 
 
-def _store(loaded: LoadedPlan) -> Store | None:
-    try:
-        return open_plan_store(loaded)
-    except StoreError:
-        return None
+def _hold(loaded: LoadedPlan, journal: Journal, run: Run, source: str) -> str:
+    """Hold the last good snapshot of one source; return it, empty where there is none.
+
+    Raises:
+        SnapshotError: there is no store, or it is not ours, is damaged, or cannot be written to.
+        UsageError: the key that signs the hold cannot be read.
+    """
+    store = open_plan_store(loaded)
+    latest = store.latest(source, state="valid")
+    if latest is None:
+        journal.note(run.incident, "no_snapshot", f"there is no good snapshot of {source} to hold")
+        return ""
+    if f"incident {run.incident}" not in latest.held_by:
+        store.hold(latest.snapshot_id, reason=f"incident {run.incident}", by=run.name, at=journal.clock.now())
+        journal.note(run.incident, "snapshot_held", f"{latest.snapshot_id} is held")
+    return latest.snapshot_id
+
+
+def _remember(journal: Journal, incident_id: str, lines: Sequence[PlanLine]) -> None:
+    """Keep the newest line of each campaign: one that was stopped is in no later plan, but in every later report."""
+    key = f"respond/{incident_id}/lines"
+    known = journal.get_state(key) or {}
+    journal.put_state(
+        key, known | {str(one.campaign_id): one.to_json() for one in lines}, incident_id=incident_id
+    )
+
+
+def _lines_to_report(journal: Journal, incident_id: str, lines: Sequence[PlanLine]) -> list[PlanLine]:
+    """Return the lines of this run's plan, and before them those of campaigns that earlier runs acted on."""
+    planned = {line.campaign_id for line in lines}
+    acted_on = {one.target for one in journal.actions(incident_id) if one.kind in ("pause", "unschedule")}
+    known = [
+        PlanLine.from_json(one) for one in (journal.get_state(f"respond/{incident_id}/lines") or {}).values()
+    ]
+    earlier = [
+        one for one in known if one.campaign_id not in planned and f"campaign/{one.campaign_id}" in acted_on
+    ]
+    return [*earlier, *lines]
 
 
 def _moment(text: str) -> datetime | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -13,6 +13,9 @@ from tasks.providers import CampaignStatus, Capabilities
 
 HORIZON = timedelta(hours=24)
 """How far ahead a response looks; a longer outage gets another run."""
+
+
+_TIMES = ("due_at", "useful_until")
 
 
 @dataclass(frozen=True)
@@ -64,6 +67,17 @@ class PlanLine:
     def undoable(self) -> bool:
         """Whether an action of the same provider takes it back."""
         return bool(self.undo)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return this as plain JSON values."""
+        times = {key: at.isoformat() if (at := getattr(self, key)) else None for key in _TIMES}
+        return asdict(self) | times
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> PlanLine:
+        """Return what `to_json` gave."""
+        times = {key: datetime.fromisoformat(value[key]) if value[key] else None for key in _TIMES}
+        return cls(**{**value, **times})
 
     def as_action(self) -> dict[str, Any]:
         """Return this line as the journal's approvals keep it."""
@@ -119,7 +133,7 @@ def plan_table(
 
 
 def markdown_table(lines: Sequence[PlanLine], currency: str) -> str:
-    """Return the plan as a Markdown table, for the form, the artifact and the vendor ticket."""
+    """Return the plan as a Markdown table, for the form and the artifact."""
     head = (
         "| campaign | people | due (UTC) | useful until | action | undoable | if we do nothing | attributed value |\n"
         "|---|--:|---|---|---|---|---|--:|"
