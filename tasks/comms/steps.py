@@ -26,6 +26,9 @@ def send_notice(plan: str, stakeholder: str, title: str, text: str, incident: st
 
     It is written down before it goes out. One whose hand-over was cut short is given only to a channel that takes the
     same message once. A channel that fails is written down and stops nothing.
+
+    Raises:
+        UnknownIncident: the journal has no such incident; nobody was told.
     """
     loaded = load_plan(plan)
     clock = open_clock(loaded.clock_spec())
@@ -34,6 +37,8 @@ def send_notice(plan: str, stakeholder: str, title: str, text: str, incident: st
     message_id = digest_of(["notice", stakeholder, notice_id])
     key = f"notice/{message_id}"
     with open_journal(loaded) as journal:
+        if incident:
+            journal.incident(incident)
         channel = open_channel(loaded, who.channel)
         fact = {
             "stakeholder": stakeholder,

@@ -81,8 +81,8 @@ def tell(
 
     A message is named after the flow, the incident, the stakeholder and its news: a run that is killed and comes again
     does not tell it twice. One whose hand-over was cut short is given again only to a channel that takes the same
-    message once; elsewhere its outcome is unknown and stays so. A channel that fails is journaled and stops nothing:
-    the incident matters more than the message.
+    message once; elsewhere its outcome is unknown and stays so. One that a channel surely did not take is given again.
+    A channel that fails is journaled and stops nothing: the incident matters more than the message.
 
     Args:
         plan: says who is told what, through which channel and how often.
@@ -112,14 +112,17 @@ def tell(
             promised_next_at=promised,
             message_id=message_id,
         )
-        if said.status != "intended":
+        if said.status not in ("intended", "failed"):
             continue
         message = Message(
             message_id, name, situation.incident_id, written, situation.as_of, situation.simulated
         )
         try:
             channel = open_channel(plan, who.channel)
-            if message_id in begun and not channel.takes_once:
+            if said.status == "failed" and not channel.takes_once:
+                # Whoever is killed while it is handed over again must not leave it standing as surely not taken.
+                register.not_sent(said.id, "handed over again", status="unknown")
+            elif message_id in begun and not channel.takes_once:
                 raise ChannelFailed(
                     "The hand-over was cut short; nobody knows whether it arrived", outcome_unknown=True
                 )

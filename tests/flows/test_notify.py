@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from tasks.core import open_clock
-from tasks.incidents import Journal
+from tasks.incidents import Journal, UnknownIncident
 from tasks.plan import load_plan
 
 pytestmark = pytest.mark.integration
@@ -59,3 +59,15 @@ def test_a_notice_of_an_incident_stands_in_its_timeline(
         assert [entry.text for entry in journal.timeline(one.id) if entry.kind == "notice"] == [
             "ops was told: Shop: Look"
         ]
+
+
+def test_a_notice_of_an_incident_that_there_is_none_of_is_refused_before_anybody_is_told(
+    prefect_server: str, tmp_path: Path, clock: object
+) -> None:
+    from flows.notify import notify
+
+    plan = tmp_path / "plan.yaml"
+    plan.write_text(PLAN)
+    with pytest.raises(UnknownIncident, match="INC-0404"):
+        notify(plan=str(plan), title="Look", text="now", incident="INC-0404")
+    assert not (tmp_path / "out").exists()
