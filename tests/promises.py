@@ -5,6 +5,7 @@ PROMISES = {
     "tests/snapshots/test_kills.py": "A killed backup leaves a store that verifies, no half snapshot, and a next run that succeeds",
     "tests/flows/test_backup.py": "A killed backup leaves a store that verifies, no half snapshot, and a next run that succeeds",
     "tests/snapshots/test_restore.py": "A restore gives back every value, or leaves the database as it was",
+    "tests/snapshots/test_segments.py": "A snapshot writes the segments that changed, and holds exactly what is there",
     "tests/snapshots/test_prune.py": "A prune, killed or not, never removes what is kept, held, or needed by a backup",
     "tests/snapshots/test_faults.py": "Every flipped bit, truncation, swap, edit or removal in a store is found and named",
     "tests/snapshots/test_consistency.py": "Writes during a backup show in no table of it, or in all",

@@ -280,19 +280,21 @@ def snapshot(manifest: Any) -> None:
     for key, value in manifest.consistency.items():
         out.print(f"  {key}: {value}", markup=False)
     table(
-        ["table", "rows", "objects", "size", "checksum", "casts"],
+        ["table", "rows", "objects", "size", "new objects", "new", "checksum", "casts"],
         [
             [
                 name,
                 f"{entry.rows:,}",
                 len(entry.objects),
                 size(sum(one.bytes for one in entry.objects)),
+                entry.new_objects,
+                size(entry.new_bytes),
                 entry.checksum[:12],
                 ", ".join(f"{one.name}: {one.cast}" for one in entry.facts.columns if one.cast) or "—",
             ]
             for name, entry in manifest.tables.items()
         ],
-        numbers=["rows", "objects", "size"],
+        numbers=["rows", "objects", "size", "new objects", "new"],
     )
 
 

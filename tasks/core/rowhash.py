@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections.abc import Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -26,8 +27,12 @@ class TableChecksum:
 
     def update(self, batch: pa.RecordBatch) -> None:
         """Add every row of `batch`."""
-        self.rows += batch.num_rows
-        self._sum = (self._sum + sum(int.from_bytes(one) for one in row_hashes(batch))) % _MODULUS
+        self.add(row_hashes(batch))
+
+    def add(self, hashes: Sequence[bytes]) -> None:
+        """Add rows by their hashes."""
+        self.rows += len(hashes)
+        self._sum = (self._sum + sum(map(int.from_bytes, hashes))) % _MODULUS
 
     def merge(self, other: TableChecksum) -> None:
         """Add the rows of another part of the same table."""

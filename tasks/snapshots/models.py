@@ -87,7 +87,9 @@ class TableEntry(Record):
         source_rows: rows the source counted inside the same transaction.
         checksum: the order-independent checksum of all rows (`tasks.core.TableChecksum`), 32 hex digits.
         mode: `full`, every row is here; (`append` is reserved).
-        objects: the Parquet objects, in key order.
+        segment_rows: rows of a segment on average; the next snapshot keeps it, so that segments end at the same rows.
+        new_objects: objects that were not in the store yet, with `new_bytes`: what this snapshot cost.
+        objects: the Parquet objects, one a segment, in key order.
     """
 
     facts: TableFacts
@@ -96,6 +98,9 @@ class TableEntry(Record):
     source_rows: int = Field(ge=0)
     checksum: Annotated[str, Field(pattern=r"^[0-9a-f]{32}$")]
     mode: Literal["full"] = "full"
+    segment_rows: int = Field(ge=1)
+    new_objects: int = Field(ge=0)
+    new_bytes: int = Field(ge=0)
     objects: list[ObjectRef] = Field(min_length=1)
 
 

@@ -13,7 +13,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from datetime import date, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
@@ -30,6 +30,9 @@ from tasks.snapshots.models import KeyValue, ObjectRef
 from tasks.snapshots.storage import SPOOL
 
 OBJECT_BYTES = 128 * 2**20
+SEGMENT_BYTES = 4 * 2**20
+"""Arrow bytes of a segment, on average: see `segment_rows_for`."""
+
 ROW_GROUP_ROWS = 131_072
 _GROUP_BYTES = 24 * 2**20  # Arrow bytes after which a row group is written even if it has few rows
 _ZSTD_LEVEL = 1
@@ -38,13 +41,18 @@ _LOW_CARDINALITY = 16  # a dictionary pays where a value comes at least this oft
 
 
 class ParquetSpool:
-    """Turns batches in key order into objects of at most `object_bytes`; use as a context manager.
+    """Turns batches in key order into objects, one a segment; use as a context manager.
+
+    A segment ends after a row whose hash ends in enough zero bits, but not too soon and not too late. Which rows these
+    are hardly depends on the rows before, so that a row added, changed or removed changes its own segment and seldom
+    the next. A segment whose rows are the same gives the same bytes, and so the object that is there already.
 
     Args:
         folder: where objects are spooled.
         schema: the Arrow schema of every batch.
         key: the primary key columns, for the key range of each object.
         store: called with every finished object and its file, which may be moved away.
+        segment_rows: rows of a segment on average, a power of two.
         object_bytes: the most an object may have (a single row group of one huge row can exceed it).
     """
 
@@ -55,18 +63,22 @@ class ParquetSpool:
         key: tuple[str, ...],
         store: Callable[[ObjectRef, Path], object],
         *,
+        segment_rows: int = 2**15,
         object_bytes: int = OBJECT_BYTES,
     ) -> None:
         self.objects: list[ObjectRef] = []
         self.rows = 0
         self._folder, self._schema, self._key, self._store = folder, schema, key, store
         self._room = object_bytes
+        self._least_rows = segment_rows // 4
+        self._most_rows = segment_rows * 4
+        self._zeros = segment_rows - 1
         self._waiting: list[pa.RecordBatch] = []
         self._waiting_rows = self._waiting_bytes = 0
         self._options: dict[str, Any] | None = None
         self._sink: _HashingFile | None = None
         self._writer: pq.ParquetWriter | None = None
-        self._object_rows = 0
+        self._object_rows = self._segment_rows = 0
         self._first: pa.Table | None = None
         self._last: pa.Table | None = None
 
@@ -84,10 +96,31 @@ class ParquetSpool:
             with contextlib.suppress(Exception):
                 self._sink.close()
 
-    def write(self, batch: pa.RecordBatch) -> None:
-        """Add the rows of `batch`."""
+    def write(self, batch: pa.RecordBatch, hashes: Sequence[bytes]) -> None:
+        """Add the rows of `batch`, whose row hashes are `hashes`."""
         self.rows += batch.num_rows
-        for part in _parts(batch, self._group_bytes):
+        start = 0
+        for end in self._ends(hashes):
+            self._add(batch.slice(start, end - start))
+            self._write_waiting(self._waiting_rows)
+            if self._object_rows:
+                self._finish_object()
+            start = end
+        self._add(batch.slice(start))
+
+    def _ends(self, hashes: Sequence[bytes]) -> Iterator[int]:
+        """Yield the positions behind the rows that end a segment."""
+        zeros, least, most = self._zeros, self._least_rows, self._most_rows
+        for at, one in enumerate(hashes, 1):
+            self._segment_rows += 1
+            if self._segment_rows < least:
+                continue
+            if not int.from_bytes(one[-4:]) & zeros or self._segment_rows >= most:
+                yield at
+                self._segment_rows = 0
+
+    def _add(self, batch: pa.RecordBatch) -> None:
+        for part in _parts(batch, self._group_bytes) if batch.num_rows else ():
             self._waiting.append(part)
             self._waiting_rows += part.num_rows
             self._waiting_bytes += part.nbytes
@@ -150,7 +183,7 @@ class ParquetSpool:
         self._store(ref, path)
         path.unlink(missing_ok=True)
         self.objects.append(ref)
-        self._sink = self._writer = self._first = self._last = None
+        self._sink = self._writer = self._first = self._last = self._options = None
         self._object_rows = 0
 
     def _key_of(self, row: pa.Table | None) -> list[KeyValue] | None:
@@ -159,8 +192,14 @@ class ParquetSpool:
         return [_plain(row.column(name)[0].as_py()) for name in self._key]
 
 
+def segment_rows_for(batch: pa.RecordBatch) -> int:
+    """Return the rows of a segment for rows as wide as those of `batch`: a power of two from 64 to 131,072."""
+    fits = SEGMENT_BYTES * batch.num_rows // max(1, batch.nbytes)
+    return int(min(2**17, max(2**6, 1 << (fits.bit_length() - 1 if fits else 0))))
+
+
 def writer_options(schema: pa.Schema, sample: pa.Table | None) -> dict[str, Any]:
-    """Return the settings of the Parquet writer, chosen once per table from its first rows.
+    """Return the settings of the Parquet writer, chosen for each object from its first rows.
 
     zstd, a CRC on every page, statistics; a dictionary only where values repeat, else delta encodings for integers,
     times and text.

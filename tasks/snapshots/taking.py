@@ -6,15 +6,16 @@ import base64
 import platform
 from collections.abc import Callable
 from datetime import datetime
+from itertools import chain
 from pathlib import Path
 
 import pyarrow as pa
 
-from tasks.core import Clock, Progress, SilentProgress, TableChecksum, crash_point
+from tasks.core import Clock, Progress, SilentProgress, TableChecksum, crash_point, row_hashes
 from tasks.snapshots.errors import AlreadyCommitted, SnapshotError
 from tasks.snapshots.leases import lease, wait_for_prune
 from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name, split_name
-from tasks.snapshots.spool import OBJECT_BYTES, ParquetSpool, spool_folder
+from tasks.snapshots.spool import OBJECT_BYTES, ParquetSpool, segment_rows_for, spool_folder
 from tasks.snapshots.store import Store
 from tasks.sources import BATCH_ROWS, Source, SourceReader, ValueDoesNotFit
 
@@ -54,10 +55,14 @@ def take_snapshot(
     crash_point("snapshot.begin")
     with lease(store, "backup"):
         wait_for_prune(store)
+        earlier = store.snapshot_ids(source.name)
+        before = store.manifest(earlier[-1]).tables if earlier else {}
         with source.open(clock) as reader, spool_folder(store.storage.root) as folder:
             names = [facts.name for facts in reader.tables()]
             tables = {
-                name: _copy_table(reader, name, store, folder, batch_rows, object_bytes, progress)
+                name: _copy_table(
+                    reader, name, store, folder, batch_rows, object_bytes, before.get(name), progress
+                )
                 for name in names
             }
         crash_point("snapshot.objects_stored")
@@ -71,6 +76,7 @@ def _copy_table(
     folder: Path,
     batch_rows: int,
     object_bytes: int,
+    before: TableEntry | None,
     progress: Progress,
 ) -> TableEntry:
     source_rows = reader.row_count(name)
@@ -78,7 +84,15 @@ def _copy_table(
         progress.start(name, source_rows)
         try:
             entry = _copy(
-                reader, name, source_rows, store.put_object, folder, batch_rows, object_bytes, progress
+                reader,
+                name,
+                source_rows,
+                store.put_object,
+                folder,
+                batch_rows,
+                object_bytes,
+                before,
+                progress,
             )
         except ValueDoesNotFit as wider:
             progress.finish(f"{wider.column} is read again as {wider.cast}")
@@ -92,17 +106,33 @@ def _copy(
     reader: SourceReader,
     name: str,
     source_rows: int,
-    put: Callable[[ObjectRef, Path], object],
+    put: Callable[[ObjectRef, Path], bool],
     folder: Path,
     batch_rows: int,
     object_bytes: int,
+    before: TableEntry | None,
     progress: Progress,
 ) -> TableEntry:
     facts, schema, checksum = reader.facts(name), reader.schema(name), TableChecksum()
-    with ParquetSpool(folder, schema, facts.primary_key, put, object_bytes=object_bytes) as spool:
-        for batch in reader.batches(name, batch_rows):
-            checksum.update(batch)
-            spool.write(batch)
+    stored: list[int] = []
+
+    def keep(ref: ObjectRef, file: Path) -> None:
+        if put(ref, file):
+            stored.append(ref.bytes)
+
+    batches = reader.batches(name, batch_rows)
+    first = next(batches, None)
+    segment_rows = segment_rows_for(first) if first is not None else 2**15
+    # Segments of another size would all be new; rows that have become much wider or narrower are worth that.
+    if before is not None and before.segment_rows // 4 <= segment_rows <= before.segment_rows * 4:
+        segment_rows = before.segment_rows
+    with ParquetSpool(
+        folder, schema, facts.primary_key, keep, segment_rows=segment_rows, object_bytes=object_bytes
+    ) as spool:
+        for batch in chain([first] if first is not None else [], batches):
+            hashes = row_hashes(batch)
+            checksum.add(hashes)
+            spool.write(batch, hashes)
             progress.advance(batch.num_rows)
     if spool.rows != source_rows:
         raise SnapshotError(
@@ -116,6 +146,9 @@ def _copy(
         rows=spool.rows,
         source_rows=source_rows,
         checksum=checksum.hexdigest(),
+        segment_rows=segment_rows,
+        new_objects=len(stored),
+        new_bytes=sum(stored),
         objects=spool.objects,
     )
 

@@ -159,14 +159,14 @@ def test_duplicate_keys_are_counted_with_all_their_rows(
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(clean_rows())
 def test_any_clean_table_passes_slow(rows: list[dict[str, Any]]) -> None:
     any_clean_table_passes(rows)
 
 
 @pytest.mark.slow
-@settings(max_examples=1500)
+@settings(max_examples=500)
 @given(clean_rows(), rules, places)
 def test_planting_k_bad_rows_reports_exactly_k_slow(
     rows: list[dict[str, Any]], rule: str, harmed: set[int]
@@ -175,7 +175,7 @@ def test_planting_k_bad_rows_reports_exactly_k_slow(
 
 
 @pytest.mark.slow
-@settings(max_examples=400)
+@settings(max_examples=150)
 @given(clean_rows(), copied)
 def test_duplicate_keys_are_counted_with_all_their_rows_slow(
     rows: list[dict[str, Any]], copies: list[int]
@@ -275,7 +275,7 @@ def test_pandas_and_duckdb_count_the_same(rows: list[tuple[Any, Any, Any]]) -> N
 
 
 @pytest.mark.slow
-@settings(max_examples=500)
+@settings(max_examples=300)
 @given(messy_rows)
 def test_pandas_and_duckdb_count_the_same_slow(rows: list[tuple[Any, Any, Any]]) -> None:
     pandas_agrees(rows)
