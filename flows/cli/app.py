@@ -189,6 +189,28 @@ def restore(
     show.as_json(result) if json_ else show.restored(result)
 
 
+@app.command(epilog=EPILOGUE)
+def rehearse(
+    plan: PlanOption = "plan.yaml",
+    source: Annotated[str, typer.Option(help="One source of the plan, or `all`.")] = "all",
+    into: Annotated[
+        str, typer.Option(help="An empty database to use; a temporary SQLite file if absent.")
+    ] = "",
+    json_: JsonOption = False,
+) -> None:
+    """Restore the newest valid snapshots for the test: compared, timed, held against the plan.
+
+    Exit code 1 if a snapshot does not come back.
+    """
+    with _flows(quiet=json_):
+        from flows.rehearse import rehearse as run
+
+        result = run(plan=plan, source=source, into=into)
+    show.as_json({"rehearsed": result}) if json_ else show.rehearsed(result)
+    if any(one.problem for one in result):
+        raise typer.Exit(1)
+
+
 @app.command()
 def prune(
     plan: PlanOption = "plan.yaml",

@@ -199,6 +199,34 @@ def restored(result: Any) -> None:
     )
 
 
+def rehearsed(found: Sequence[Any]) -> None:
+    """Print what a rehearsal brought back, and what it means for the plan."""
+    table(
+        ["source", "snapshot", "rows", "seconds", "problem"],
+        [
+            [one.source, one.snapshot_id, f"{one.rows:,}", f"{one.seconds:.1f}", one.problem or "—"]
+            for one in found
+        ],
+        numbers=("rows", "seconds"),
+    )
+    table(
+        ["object", "data age", "RPO", "restored in", "RTO", "met"],
+        [
+            [
+                one.name,
+                f"{one.rpa_minutes:,.0f} min",
+                f"{one.rpo_minutes:,} min",
+                f"{one.rta_minutes:,.1f} min",
+                f"{one.rto_minutes:,} min",
+                "yes" if one.met else "NO",
+            ]
+            for source in found
+            for one in source.objects
+        ],
+        numbers=("data age", "RPO", "restored in", "RTO"),
+    )
+
+
 def pruned(result: Any) -> None:
     """Print what is kept and why, and what goes."""
     table(

@@ -17,6 +17,7 @@ from tasks.snapshots.models import (
 )
 from tasks.snapshots.pruning import Pruned, prune
 from tasks.snapshots.reading import canonical_views, connect, parquet_scan, query
+from tasks.snapshots.rehearsing import Reached, Rehearsed
 from tasks.snapshots.restoring import Restored, RestoredTable, restore
 from tasks.snapshots.signing import (
     SigningKey,
@@ -39,6 +40,8 @@ __all__ = [
     "Manifest",
     "ObjectRef",
     "Pruned",
+    "Reached",
+    "Rehearsed",
     "Restored",
     "RestoredTable",
     "SigningKey",

@@ -14,7 +14,7 @@ from tasks.sources import ColumnFacts, ForeignKey, TableFacts
 
 FORMAT_VERSION = 1
 State = Literal["committed", "valid", "quarantined"]
-Level = Literal["structure", "content"]
+Level = Literal["structure", "content", "restore"]
 
 _SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SNAPSHOT = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})/(\d{8})")

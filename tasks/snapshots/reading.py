@@ -130,6 +130,16 @@ def canonical_views(connection: duckdb.DuckDBPyConnection, alias: str, mapping: 
     return sorted(made)
 
 
+def mapped_tables(mapping: str) -> frozenset[str]:
+    """Return the canonical tables that a mapping gives; none for a source without one."""
+    path = resources.files("tasks.snapshots").joinpath("mappings", f"{mapping}.sql")
+    return (
+        frozenset(name for name, _, _ in _statements(path.read_text("utf-8")))
+        if path.is_file()
+        else frozenset()
+    )
+
+
 def _statements(text: str) -> list[tuple[str, set[str], str]]:
     """Return (canonical table, raw tables it needs, query) of a mapping; the first whose tables are there is used."""
     found = []

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
 
@@ -15,6 +16,8 @@ from tasks.plan import LoadedPlan, load_plan, secret
 from tasks.snapshots.errors import Damaged, SnapshotError
 from tasks.snapshots.models import Manifest, split_name
 from tasks.snapshots.pruning import Pruned, prune
+from tasks.snapshots.reading import mapped_tables
+from tasks.snapshots.rehearsing import Rehearsed, reached, scratch
 from tasks.snapshots.restoring import Restored, restore
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import take_snapshot
@@ -198,6 +201,71 @@ def publish_restore(restored: Restored) -> None:
     ]
     create_markdown_artifact(
         key="restore", markdown="\n".join(lines), description="What was restored, compared"
+    )
+
+
+@task(task_run_name="rehearse-{source}")
+def rehearse_source(plan: str, source: str, into: str) -> Rehearsed:
+    """Restore the newest valid snapshot of a source for the test, record how it went, and remove what was restored."""
+    loaded = load_plan(plan)
+    settings = loaded.plan.sources[source]
+    store = open_plan_store(loaded)
+    clock = open_clock(loaded.clock_spec())
+    newest = store.latest(source, state="valid")
+    if newest is None:
+        get_run_logger().error("There is no valid snapshot of %s to rehearse", source)
+        return Rehearsed(source, "", 0, 0.0, "there is no valid snapshot", [])
+    given = open_target(target_url(into, loaded), schema=settings.db_schema) if into else None
+    try:
+        with nullcontext(given) if given else scratch() as target:
+            restored = restore(
+                store,
+                newest.snapshot_id,
+                target,
+                clock=clock,
+                mapping=settings.mapping,
+                progress=current_progress(),
+            )
+    except (Damaged, SnapshotError) as error:
+        finding = {"kind": "restore_failed", "message": error.what}
+        store.note_verified(newest.snapshot_id, "restore", findings=[finding], at=clock.now(), by="rehearse")
+        get_run_logger().error("%s does not come back: %s", newest.snapshot_id, error)
+        return Rehearsed(source, newest.snapshot_id, newest.rows, 0.0, str(error), [])
+    store.note_verified(newest.snapshot_id, "restore", findings=[], at=clock.now(), by="rehearse")
+    objects = reached(loaded.plan.objects, mapped_tables(settings.mapping), newest, restored, clock.now())
+    for one in objects:
+        if not one.met:
+            get_run_logger().warning(
+                "%s: data %.0f minutes old (RPO %d), back in %.1f minutes (RTO %d)",
+                one.name,
+                one.rpa_minutes,
+                one.rpo_minutes,
+                one.rta_minutes,
+                one.rto_minutes,
+            )
+    return Rehearsed(source, newest.snapshot_id, restored.rows, restored.seconds, "", objects)
+
+
+@task
+def publish_rehearsal(found: list[Rehearsed]) -> None:
+    """Show what the rehearsal reached, beside the plan, as a Prefect artifact."""
+    lines = ["| source | snapshot | rows | seconds | problem |", "| --- | --- | --: | --: | --- |"]
+    lines += [
+        f"| {one.source} | {one.snapshot_id} | {one.rows:,} | {one.seconds:.1f} | {one.problem} |"
+        for one in found
+    ]
+    lines += ["", "| object | data age, minutes | RPO | restored in, minutes | RTO | met |"]
+    lines += ["| --- | --: | --: | --: | --: | --- |"]
+    lines += [
+        f"| {one.name} | {one.rpa_minutes:.0f} | {one.rpo_minutes} | {one.rta_minutes:.1f} | {one.rto_minutes} | "
+        f"{'yes' if one.met else '**no**'} |"
+        for source in found
+        for one in source.objects
+    ]
+    create_markdown_artifact(
+        key="rehearsal",
+        markdown="# Restore rehearsed\n\n" + "\n".join(lines),
+        description="Restore against the plan",
     )
 
 

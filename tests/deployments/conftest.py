@@ -159,7 +159,7 @@ def worker(
     (the deployment runs one at a time). It ends with the module: an outage that a test elsewhere confirms starts
     `respond` on this server too.
     """
-    for name in ("backup", "validate", "prune", "monitor"):
+    for name in ("backup", "validate", "prune", "rehearse", "monitor"):
         deployed.post(f"/deployments/{deployed.deployment(name)['id']}/pause_deployment")
     waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}}
     for run in deployed.post("/flow_runs/filter", waiting):

@@ -19,7 +19,18 @@ from tasks.plan import load_plan
 
 pytestmark = pytest.mark.integration
 
-NAMES = ("backup", "validate", "prune", "restore", "monitor", "respond", "recover", "review", "notify")
+NAMES = (
+    "backup",
+    "validate",
+    "prune",
+    "rehearse",
+    "restore",
+    "monitor",
+    "respond",
+    "recover",
+    "review",
+    "notify",
+)
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
 
 
@@ -42,7 +53,7 @@ def test_every_deployment_exists_with_a_form_that_describes_every_field(deployed
     assert bare == []
 
 
-@pytest.mark.parametrize("name", ["backup", "validate", "prune", "monitor"])
+@pytest.mark.parametrize("name", ["backup", "validate", "prune", "rehearse", "monitor"])
 def test_the_schedule_makes_runs(deployed: Any, name: str) -> None:
     """Guards against the pair of Prefect and SQLAlchemy in which the scheduler fails without a word."""
     asked = {"deployments": {"id": {"any_": [deployed.deployment(name)["id"]]}}}

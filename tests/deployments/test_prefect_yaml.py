@@ -100,6 +100,7 @@ def test_every_runbook_is_deployed_under_its_own_name(content: dict[str, Any]) -
             "backup",
             "validate",
             "prune",
+            "rehearse",
             "restore",
             "monitor",
             "respond",
@@ -111,7 +112,19 @@ def test_every_runbook_is_deployed_under_its_own_name(content: dict[str, Any]) -
 
 
 @pytest.mark.parametrize(
-    "name", ["backup", "validate", "prune", "restore", "monitor", "respond", "recover", "review", "notify"]
+    "name",
+    [
+        "backup",
+        "validate",
+        "prune",
+        "rehearse",
+        "restore",
+        "monitor",
+        "respond",
+        "recover",
+        "review",
+        "notify",
+    ],
 )
 def test_what_is_deployed_fits_its_flow(content: dict[str, Any], name: str) -> None:
     deployment = next(one for one in content["deployments"] if one["name"] == name)
@@ -125,7 +138,19 @@ def test_what_is_deployed_fits_its_flow(content: dict[str, Any], name: str) -> N
 
 
 @pytest.mark.parametrize(
-    "name", ["backup", "validate", "prune", "restore", "monitor", "respond", "recover", "review", "notify"]
+    "name",
+    [
+        "backup",
+        "validate",
+        "prune",
+        "rehearse",
+        "restore",
+        "monitor",
+        "respond",
+        "recover",
+        "review",
+        "notify",
+    ],
 )
 def test_the_form_of_every_flow_describes_every_field(name: str) -> None:
     from prefect.utilities.callables import parameter_schema

@@ -120,9 +120,8 @@ def test_the_command_prints_one_object_and_fails_without_a_traceback(plan: Path)
 
 
 def test_a_prune_says_why_it_keeps_and_removes_only_when_confirmed(plan: Path) -> None:
-    from flows.prune import prune
-
     from flows.backup import backup
+    from flows.prune import prune
 
     plan.write_text(PLAN + "retention: {keep_last: 1, keep_daily: 0, keep_weekly: 0, keep_monthly: 0}\n")
     with closing(sqlite3.connect(plan.parent / "shop.db")) as shop:
@@ -135,3 +134,35 @@ def test_a_prune_says_why_it_keeps_and_removes_only_when_confirmed(plan: Path) -
     done = prune(plan=str(plan), confirm=True)
     assert (done.dry, done.removed, done.condemned, done.deleted) == (False, ["shop/00000001"], 1, 0)
     assert open_plan_store(load_plan(plan)).snapshot_ids("shop") == ["shop/00000002"]
+
+
+def test_a_rehearsal_proves_the_restore_and_holds_it_against_the_plan(plan: Path) -> None:
+    from flows.rehearse import rehearse
+
+    objects = (
+        "objects:\n"
+        "  contacts: {tables: [subscribers], rpo_minutes: 60, rto_minutes: 5, mtpd_minutes: 60}\n"
+        "  orders: {tables: [orders], rpo_minutes: 60, rto_minutes: 5, mtpd_minutes: 60}\n"
+    )
+    plan.write_text(PLAN + objects)
+    prove(plan, "esp/00000001")
+    shop, esp = rehearse(plan=str(plan))
+    assert (shop.snapshot_id, shop.problem) == ("", "there is no valid snapshot")
+    assert (esp.snapshot_id, esp.rows, esp.problem) == ("esp/00000001", 3, "")
+    assert [(one.name, one.met) for one in esp.objects] == [("contacts", True)]
+    store = open_plan_store(load_plan(plan))
+    assert store.info("esp/00000001").verified == "restore"
+    assert store.state("esp/00000001") == "valid"
+
+
+def test_a_snapshot_that_does_not_come_back_is_quarantined(plan: Path) -> None:
+    from flows.rehearse import rehearse
+
+    prove(plan, "esp/00000001")
+    store = open_plan_store(load_plan(plan))
+    assert store.storage.root is not None
+    path = store.storage.root / store.manifest("esp/00000001").tables["campaigns"].objects[0].path
+    path.write_bytes(path.read_bytes()[:-1] + b"x")
+    [esp] = rehearse(plan=str(plan), source="esp")
+    assert "campaigns" in esp.problem
+    assert store.state("esp/00000001") == "quarantined"
