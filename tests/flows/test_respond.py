@@ -74,6 +74,13 @@ def story(tmp_path_factory, prefect_server):
         found["before"] = _statuses(world)
         found["planned"] = respond(provider="listmonk", plan=plan, mode="plan", name="desk")
         found["after plan"] = _statuses(world)
+        holds = {path: path.read_bytes() for path in (world.folder / "store" / "holds").rglob("*.json")}
+        for path, content in holds.items():
+            path.write_bytes(content.replace(b"INC-0001", b"INC-0666"))
+        found["tampered"] = respond(provider="listmonk", plan=plan, mode="plan", name="desk")
+        found["damage"] = _notes(world, "no_snapshot")[-2:]
+        for path, content in holds.items():
+            path.write_bytes(content)
         found["asked"] = respond(provider="listmonk", plan=plan, mode="act", approval="ask", name="desk")
         found["after asking"] = _statuses(world)
         with _journal(world) as journal:
@@ -138,6 +145,11 @@ def test_a_store_that_is_not_ours_is_named_and_not_taken_for_an_empty_one(story)
     assert story["strange store"].incident == "INC-0001"
     assert any("not the one pinned in the plan" in text for text in story["not ours"])
     assert not any("there is no good snapshot" in text for text in story["not ours"])
+
+
+def test_a_hold_that_was_tampered_with_is_named_and_the_plan_is_made_all_the_same(story):
+    assert len(story["tampered"].plan) == len(story["planned"].plan)
+    assert all(" is held: " in text and "hold" in text.partition(" is held: ")[2] for text in story["damage"])
 
 
 def test_the_ticket_names_the_campaigns_also_after_they_were_stopped(story):
