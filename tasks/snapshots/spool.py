@@ -21,6 +21,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -110,14 +111,22 @@ class ParquetSpool:
 
     def _ends(self, hashes: Sequence[bytes]) -> Iterator[int]:
         """Yield the positions behind the rows that end a segment."""
-        zeros, least, most = self._zeros, self._least_rows, self._most_rows
-        for at, one in enumerate(hashes, 1):
-            self._segment_rows += 1
-            if self._segment_rows < least:
-                continue
-            if not int.from_bytes(one[-4:]) & zeros or self._segment_rows >= most:
+        tails = np.frombuffer(b"".join(hashes), dtype=">u4")[3::4]  # the last four of sixteen bytes
+        fitting = np.flatnonzero((tails & self._zeros) == 0) + 1
+        start, before = (
+            0,
+            self._segment_rows,
+        )  # the open segment: where it begins here, and what it had already
+        for at in [*fitting.tolist(), len(hashes)]:
+            while before + at - start >= self._most_rows:
+                start += self._most_rows - before
+                before = 0
+                yield start
+            ends = at < len(hashes) or (len(fitting) > 0 and fitting[-1] == at)
+            if ends and at > start and before + at - start >= self._least_rows:
+                start, before = at, 0
                 yield at
-                self._segment_rows = 0
+        self._segment_rows = before + len(hashes) - start
 
     def _add(self, batch: pa.RecordBatch) -> None:
         for part in _parts(batch, self._group_bytes) if batch.num_rows else ():
