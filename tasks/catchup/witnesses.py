@@ -356,27 +356,48 @@ class Witnesses:
         )
 
     def _ask_snapshot(self, query: str, *values: int) -> list[tuple[Any, ...]] | None:
-        """Return what the provider's last valid snapshot answers; None where there is none."""
-        from tasks.snapshots import Store, canonical_views, connect
+        """Return what the provider's last valid snapshot answers; None where there is none.
+
+        Raises:
+            Stopped: there is a store, but it cannot be read: what it witnesses must not be left out.
+        """
+        from tasks.snapshots import NoStore, SnapshotError
 
         asked = (query, values)
         if asked in self._snapshot:
             return self._snapshot[asked]
-        plan, name = self.desk.plan, self.desk.settings.source
-        mapping = plan.plan.sources[name].mapping if name else "none"
-        if name is None or mapping == "none":
+        name = self.desk.settings.source
+        if name is None or self.desk.plan.plan.sources[name].mapping == "none":
             return None
+        try:
+            found = self._answered(name, query, values)
+        except NoStore:
+            return None
+        except SnapshotError as error:
+            raise Stopped(
+                f"The last good snapshot of {name} cannot be read: {error.what}",
+                where=self.desk.incident.id,
+                fix="`mailstay snapshots verify` names the damage; make the store readable, then run recover again",
+            ) from None
+        if found is not None:
+            self._snapshot[asked] = found
+        return found
+
+    def _answered(self, name: str, query: str, values: tuple[int, ...]) -> list[tuple[Any, ...]] | None:
+        from tasks.snapshots import Store, canonical_views, connect
+
+        plan = self.desk.plan
         store = Store.open(plan.store_url(), public_key=plan.plan.store.public_key)
         latest = store.latest(name, state="valid")
-        if latest is None:
+        mapping = plan.plan.sources[name].mapping
+        if latest is None or mapping == "none":
             return None
         connection = connect(store, {"provider": latest.snapshot_id})
         try:
             canonical_views(connection, "provider", mapping)
-            self._snapshot[asked] = connection.execute(query, list(values)).fetchall()
+            return connection.execute(query, list(values)).fetchall()
         finally:
             connection.close()
-        return self._snapshot[asked]
 
 
 def read_people(desk: Desk, file: str, digest: str) -> list[int]:

@@ -2,7 +2,7 @@
 
 from tasks.snapshots.canonical import CANONICAL
 from tasks.snapshots.diffing import TableDiff, diff
-from tasks.snapshots.errors import AlreadyCommitted, Damaged, SnapshotError, StoreError
+from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, SnapshotError, StoreError
 from tasks.snapshots.models import (
     Hold,
     Level,
@@ -38,6 +38,7 @@ __all__ = [
     "Hold",
     "Level",
     "Manifest",
+    "NoStore",
     "ObjectRef",
     "Pruned",
     "Reached",

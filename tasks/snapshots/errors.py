@@ -13,6 +13,10 @@ class StoreError(SnapshotError):
     """The store is not there, is not ours, or may not be written to."""
 
 
+class NoStore(StoreError):
+    """There is no store at all: no backup has ever been run."""
+
+
 class AlreadyCommitted(SnapshotError):
     """Another writer has committed this sequence number: the create-only write of the manifest was refused."""
 

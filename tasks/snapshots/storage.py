@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tasks.core import crash_point
-from tasks.snapshots.errors import AlreadyCommitted, StoreError
+from tasks.snapshots.errors import AlreadyCommitted, NoStore, StoreError
 
 Paths = list[str]  # `Storage.list` hides the built-in inside the class
 
@@ -48,7 +48,7 @@ class Storage:
             if create:
                 self.root.mkdir(parents=True, exist_ok=True)
             if not self.root.is_dir():
-                raise StoreError("There is no store", where=str(self.root), fix="run a backup to create it")
+                raise NoStore("There is no store", where=str(self.root), fix="run a backup to create it")
             self._store = LocalStore(prefix=self.root)
 
     def get(self, path: str) -> bytes:

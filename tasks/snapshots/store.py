@@ -18,7 +18,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tasks.core import UsageError, canonical_json, crash_point, digest_of
-from tasks.snapshots.errors import AlreadyCommitted, Damaged, SnapshotError, StoreError
+from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, SnapshotError, StoreError
 from tasks.snapshots.models import (
     FORMAT_VERSION,
     Hold,
@@ -93,7 +93,7 @@ class Store:
             content = storage.get("store.json")
         except FileNotFoundError:
             if not create:
-                raise StoreError("There is no store", where=url, fix="run a backup to create it") from None
+                raise NoStore("There is no store", where=url, fix="run a backup to create it") from None
             if signing_key is None:
                 raise StoreError(
                     "A store cannot be created without a signing key", where=url, fix="set the key's variable"

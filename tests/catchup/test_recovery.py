@@ -3,6 +3,7 @@
 from datetime import timedelta
 
 import pytest
+import yaml
 
 from tasks.catchup.desk import Stopped
 from tasks.incidents import Journal
@@ -555,3 +556,21 @@ def test_without_a_send_log_a_campaign_cut_short_leaves_everybody_unknown_and_li
     [outcome] = bench.recover(incident)
     assert len(bench.mailed()[number]) == mailed
     assert counts([outcome]) == {number: {"delivered": 1, "unknown": 159}}
+
+
+def test_a_store_that_cannot_be_read_holds_the_recovery_and_none_at_all_does_not(bench) -> None:
+    plan = yaml.safe_load(bench.plan_path.read_text())
+    plan["sources"]["esp"] = {"url": f"sqlite:///{bench.folder / 'esp.sqlite'}", "mapping": "listmonk"}
+    plan["providers"]["esp"]["source"] = "esp"
+    bench.plan_path.write_text(yaml.safe_dump(plan))
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    (bench.folder / "store").mkdir()
+    (bench.folder / "store" / "store.json").write_text("{}")
+    with pytest.raises(Stopped, match="The last good snapshot of esp cannot be read"):
+        bench.recover(incident)
+    assert bench.mailed()[number] == []
+    (bench.folder / "store" / "store.json").unlink()
+    bench.recover(incident)
+    bench.judge(bench.ledgers(incident))
