@@ -277,6 +277,11 @@ def publish_recovery(run: Run) -> Recovered:
     create_markdown_artifact(
         "\n".join(lines), key=f"recover-{found.incident.lower()}", description="What recover did"
     )
+    if not found.reason:
+        with open_journal(load_plan(run.plan)) as journal:
+            journal.put_state(
+                f"recover/{run.incident}/ended", {"state": found.state}, incident_id=run.incident
+            )
     return found
 
 
@@ -315,12 +320,23 @@ def _open_incident(journal: Journal, loaded: LoadedPlan) -> str:
     found = [one for name in loaded.plan.providers if (one := journal.open_incident(name)) is not None]
     if len(found) == 1:
         return found[0].id
+    if not found and (unfinished := _cut_short(journal, loaded)):
+        return unfinished
     known = ", ".join(one.id for one in found)
     raise UsageError(
         "Several incidents are open" if found else "No incident is open",
         where=str(loaded.path),
         fix=f"name one of: {known}" if found else "declare one with `mailstay incidents declare`",
     )
+
+
+def _cut_short(journal: Journal, loaded: LoadedPlan) -> str:
+    """Return the incident whose recovery resolved it and was killed before it told anybody; empty without one."""
+    for one in reversed(journal.incidents()):
+        begun, ended = (journal.get_state(f"recover/{one.id}/{name}") for name in ("held", "ended"))
+        if one.provider in loaded.plan.providers and one.state == "resolved" and begun is not None:
+            return "" if ended else one.id
+    return ""
 
 
 def _cell(text: str) -> str:

@@ -54,8 +54,8 @@ def test_advance_returns_only_after_a_follower_caught_up(clock: DrivenClock) -> 
 
     def follow() -> None:
         with clock.follow("esp") as follower:
+            reached = clock.now()  # before anybody moves it
             ready.set()
-            reached = clock.now()
             while not stop.is_set():
                 if (now := clock.now()) > reached:
                     stop.wait(0.05)

@@ -112,7 +112,7 @@ def test_killed_at_the_first_and_the_last_passing_of_every_point_it_keeps_its_pr
             assert code == KILLED, f"{point}: {said}"
             bench.judge({}, finished=False)
             code, result, said = run_in_process("recover", bench.plan_path, **POLICY)
-            assert (code, result["state"]) == (0, "resolved"), f"after a kill at {point}: {said}"
+            assert (code, result.get("state")) == (0, "resolved"), f"after a kill at {point}: {said}"
             prove(bench)
         finally:
             bench.close()
@@ -131,12 +131,12 @@ def test_killed_again_and_again_at_random_points_it_keeps_its_promise(
         at = dice.randint(1, whole_run["*"])
         code, result, said = run_in_process("recover", bench.plan_path, crash_at=f"*#{at}", **POLICY)
         if code == 0:  # fewer points were left: it went through
-            assert result["state"] == "resolved", said
+            assert result.get("state") == "resolved", said
             break
         assert code == KILLED, f"seed {seed}: {said}"
         bench.judge({}, finished=False)
         bench.clock.advance(timedelta(minutes=dice.choice([0, 1, 7, 45])))
     else:
         code, result, said = run_in_process("recover", bench.plan_path, **POLICY)
-        assert (code, result["state"]) == (0, "resolved"), f"seed {seed}: {said}"
+        assert (code, result.get("state")) == (0, "resolved"), f"seed {seed}: {said}"
     prove(bench)

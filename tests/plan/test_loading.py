@@ -53,7 +53,9 @@ def test_the_example_shows_every_key_of_the_models() -> None:
         ("suspect_after: 1", "suspekt_after: 1", "detection.suspekt_after", "not permitted"),
         ("kind: listmonk", "kind: pigeon", "providers.listmonk.kind", "listmonk"),
         ("source: esp", "source: nowhere", "the plan", "providers.listmonk.source names 'nowhere'"),
-        ("keep_last: 7\n  keep_daily: 14\n  keep_weekly: 8\n  keep_monthly: 12",
+        ("keep_last: 7\n  keep_within_days: 0\n  keep_hourly: 0\n"
+         "  keep_daily: 14                    # of each day, week, … the newest valid one\n"
+         "  keep_weekly: 8\n  keep_monthly: 12",
          "keep_last: 0\n  keep_daily: 0\n  keep_weekly: 0\n  keep_monthly: 0", "retention",
          "would remove every snapshot"),
         ("url_env: MAILSTAY_SHOP_URL", "tables: []", "sources.shop", "exactly one of url and url_env"),
