@@ -14,7 +14,8 @@ def rehearse(plan: str = "plan.yaml", source: str = "all", into: str = "") -> li
 
     The only proof of a backup is a restore. Every table is read back and compared; how old the data is and how long the
     restore took is held against the RPO and RTO of every marketing object of the plan. The result is recorded with the
-    snapshot as a verification at level `restore`; one that does not come back is quarantined. Nothing else is changed.
+    snapshot as a verification at level `restore`; one whose objects are damaged is quarantined. A value that the
+    scratch database cannot hold is named, and is no fault of the snapshot. Nothing else is changed.
 
     Args:
         plan: Path of the continuity plan. Decides the store, and the objectives of every marketing object.

@@ -2,7 +2,7 @@
 
 from tasks.snapshots.canonical import CANONICAL
 from tasks.snapshots.diffing import TableDiff, diff
-from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, SnapshotError, StoreError
+from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, NotGivenBack, SnapshotError, StoreError
 from tasks.snapshots.models import (
     Hold,
     Level,
@@ -39,6 +39,7 @@ __all__ = [
     "Level",
     "Manifest",
     "NoStore",
+    "NotGivenBack",
     "ObjectRef",
     "Pruned",
     "Reached",

@@ -21,5 +21,9 @@ class AlreadyCommitted(SnapshotError):
     """Another writer has committed this sequence number: the create-only write of the manifest was refused."""
 
 
+class NotGivenBack(SnapshotError):
+    """A database does not give back what was written to it: it cannot hold a value of the snapshot, or changed it."""
+
+
 class Damaged(SnapshotError):
     """An object or a manifest in the store is not what was written: missing, cut, changed or badly signed."""

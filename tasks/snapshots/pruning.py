@@ -9,14 +9,14 @@ verifies; the next one goes on.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.core import Clock, UsageError, crash_point
 from tasks.snapshots.leases import lease, live_leases
 from tasks.snapshots.models import object_path
-from tasks.snapshots.retention import Fate, Rules, decide
+from tasks.snapshots.retention import RULES, Fate, Rules, decide
 from tasks.snapshots.store import Store
 
 GRACE = timedelta(hours=24)
@@ -65,19 +65,13 @@ def prune(
         UsageError: no rule keeps anything.
         Damaged: a manifest or a hold was tampered with: nothing is removed from a store that is not whole.
     """
-    if not any(
-        getattr(rules, name)
-        for name in ("keep_last", "keep_within_days", "keep_hourly", "keep_daily", "keep_weekly", "keep_monthly",
-                     "keep_yearly")
-    ):  # fmt: skip
+    if not any(getattr(rules, name) for name in RULES):
         raise UsageError("No rule keeps anything", fix="set at least one keep_… of retention above 0")
     fates = decide(store.list(), rules, clock.now())
-    going = [fate for fate in fates if not fate.kept]
+    gone = {fate.snapshot_id for fate in fates if not fate.kept}
     if not dry:
-        for fate in going:
-            _bury(store, fate, clock.now(), by)
-    gone = {fate.snapshot_id for fate in going}
-    needed = _needed(store, leaving_out=gone if dry else set())
+        gone = {name for name in sorted(gone) if _bury(store, name, clock.now(), by)}
+    needed = _needed(store, leaving_out=gone)
     sizes = {name: store.storage.size(object_path(name)) or 0 for name in _objects(store) - needed}
     marked = store.condemned()
     now = clock.now()
@@ -89,12 +83,11 @@ def prune(
         for name in fresh:
             store.condemn(name, now)
             crash_point("prune.condemned")
-    waiting = "" if dry or not ripe else _delete(store, ripe)
-    deleted = [] if waiting else ripe
+    deleted, waiting = (ripe, "") if dry or not ripe else _delete(store, ripe)
     return Pruned(
         dry=dry,
         snapshots=fates,
-        removed=[fate.snapshot_id for fate in going],
+        removed=sorted(gone),
         condemned=len(fresh),
         condemned_bytes=sum(sizes[name] for name in fresh),
         deleted=len(deleted),
@@ -103,36 +96,36 @@ def prune(
     )
 
 
-def _bury(store: Store, fate: Fate, at: datetime, by: str) -> None:
-    store.bury(fate.snapshot_id, at=at, by=by)
+def _bury(store: Store, snapshot_id: str, at: datetime, by: str) -> bool:
+    """Remove one snapshot and return whether it is gone; somebody may have come to hold it just now."""
+    store.bury(snapshot_id, at=at, by=by)
     crash_point("prune.tombstoned")
-    if store.holds(
-        fate.snapshot_id
-    ):  # somebody needed it just now: its manifest is there, so it still exists
-        return
-    store.remove_buried(fate.snapshot_id)
+    if store.holds(snapshot_id):  # with its manifest there it still exists, whatever the tombstone says
+        return False
+    store.remove_buried(snapshot_id)
     crash_point("prune.manifest_removed")
+    return True
 
 
-def _delete(store: Store, ripe: Sequence[str]) -> str:
-    """Delete objects while no backup runs; return why none was deleted, or an empty text."""
+def _delete(store: Store, ripe: Sequence[str]) -> tuple[list[str], str]:
+    """Delete objects while no backup runs; return which, and why none was deleted or an empty text."""
     with lease(store, "prune"):
         if others := live_leases(store, "backup"):
-            return f"a backup is running ({others[0]}); the next prune deletes them"
+            return [], f"a backup is running ({others[0]}); the next prune deletes them"
         needed = _needed(store)  # under the lease: what was committed since is saved
         for name in ripe:
             if name not in needed:
                 store.storage.delete(object_path(name))
                 crash_point("prune.object_deleted")
             store.pardon(name)
-    return ""
+    return [name for name in ripe if name not in needed], ""
 
 
-def _needed(store: Store, leaving_out: set[str] | None = None) -> set[str]:
+def _needed(store: Store, leaving_out: Collection[str] = ()) -> set[str]:
     return {
         ref.sha256
         for snapshot_id in store.snapshot_ids()
-        if snapshot_id not in (leaving_out or set())
+        if snapshot_id not in leaving_out
         for table in store.manifest(snapshot_id).tables.values()
         for ref in table.objects
     }

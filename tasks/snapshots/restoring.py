@@ -23,7 +23,7 @@ from tasks.core import (
     crash_point,
     plural,
 )
-from tasks.snapshots.errors import Damaged, SnapshotError
+from tasks.snapshots.errors import Damaged, NotGivenBack, SnapshotError
 from tasks.snapshots.models import Manifest, State, TableEntry
 from tasks.snapshots.store import Store
 from tasks.snapshots.taking import arrow_schema
@@ -107,7 +107,8 @@ def restore(
         progress: is told of every table and its rows.
 
     Raises:
-        SnapshotError: the snapshot is not `valid`, or the database does not give back what was written.
+        SnapshotError: the snapshot is not `valid`.
+        NotGivenBack: the database does not give back what was written; it is as it was.
         Damaged: an object is missing or changed.
         SourceError: the database refused something; it is as it was.
     """
@@ -147,7 +148,7 @@ def restore(
         done = [_compared(table, reader, loaded[table.name], progress) for table in done]
         different = [table.name for table in done if not table.equal]
         if different:
-            raise SnapshotError(
+            raise NotGivenBack(
                 f"The database does not give back what was written to {plural(len(different), 'table')}: "
                 + ", ".join(different),
                 where=snapshot_id,

@@ -42,6 +42,17 @@ class Rules(Protocol):
         """One a year."""
 
 
+RULES = (
+    "keep_last",
+    "keep_within_days",
+    "keep_hourly",
+    "keep_daily",
+    "keep_weekly",
+    "keep_monthly",
+    "keep_yearly",
+)
+
+
 @dataclass(frozen=True)
 class Fate:
     """What retention says of one snapshot: `because` names every rule that keeps it; empty: it goes."""

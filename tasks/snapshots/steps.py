@@ -1,4 +1,4 @@
-"""The Prefect tasks of `backup` and `restore`: one coarse task per source; tables are streamed inside it."""
+"""The Prefect tasks of `backup`, `restore`, `rehearse` and `prune`: coarse; tables are streamed inside them."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from tasks.snapshots.restoring import Restored, restore
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import take_snapshot
 from tasks.snapshots.verifying import VerifyReport, verify
-from tasks.sources import open_source, open_target
+from tasks.sources import SourceError, open_source, open_target
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class BackedUp:
 
 @task
 def choose_sources(plan: str, source: str) -> list[str]:
-    """Return the plan's sources to back up: all of them, or the one that is named."""
+    """Return the plan's sources: all of them, or the one that is named."""
     loaded = load_plan(plan)
     if source == "all":
         return list(loaded.plan.sources)
@@ -130,12 +130,18 @@ def choose_snapshot(plan: str, source: str, snapshot: str) -> str:
     """Return the snapshot to restore: the one that is named, or the newest that is `valid`.
 
     Raises:
-        SnapshotError: the source has no valid snapshot.
+        SnapshotError: the source has no valid snapshot, or there is none of that name.
+        UsageError: the snapshot that is named is of another source.
     """
     loaded = load_plan(plan)
     loaded.source_url(source)
     store = open_plan_store(loaded)
     if snapshot != "latest":
+        if split_name(snapshot)[0] != source:
+            raise UsageError(
+                f"{snapshot} is not a snapshot of {source}",
+                fix=f"name one of {source}/…, or the other source",
+            )
         store.manifest(snapshot)
         return snapshot
     newest = store.latest(source, state="valid")
@@ -226,9 +232,14 @@ def rehearse_source(plan: str, source: str, into: str) -> Rehearsed:
                 mapping=settings.mapping,
                 progress=current_progress(),
             )
-    except (Damaged, SnapshotError) as error:
-        finding = {"kind": "restore_failed", "message": error.what}
-        store.note_verified(newest.snapshot_id, "restore", findings=[finding], at=clock.now(), by="rehearse")
+    except (SnapshotError, SourceError) as error:
+        if isinstance(
+            error, Damaged
+        ):  # what the scratch database refuses or cannot hold is not the snapshot's fault
+            finding = {"kind": "restore_failed", "message": error.what}
+            store.note_verified(
+                newest.snapshot_id, "restore", findings=[finding], at=clock.now(), by="rehearse"
+            )
         get_run_logger().error("%s does not come back: %s", newest.snapshot_id, error)
         return Rehearsed(source, newest.snapshot_id, newest.rows, 0.0, str(error), [])
     store.note_verified(newest.snapshot_id, "restore", findings=[], at=clock.now(), by="rehearse")
@@ -320,7 +331,7 @@ def target_url(into: str, loaded: LoadedPlan) -> str:
         url = secret(into.removeprefix("env:"), "the database to restore into")
     else:
         url = into
-        if re.search(r"://[^/@]*:[^/@]+@", url):
+        if re.search(r"://[^/@]*:[^/@]+@|[?&]password=", url, re.IGNORECASE):
             raise UsageError(
                 "The URL of the database holds a password, which would be kept with the run",
                 fix="put the URL into an environment variable and write env:NAME",

@@ -103,12 +103,12 @@ def report_of(rows: list[dict[str, Any]], counted: int | None = None) -> CheckRe
         return check_data(SnapshotData("x/00000001", AT, tables), CONTRACTS, at=AT)
 
 
-def any_clean_table_passes(rows: list[dict[str, Any]]) -> None:
+def check_any_clean_table_passes(rows: list[dict[str, Any]]) -> None:
     report = report_of(rows)
     assert (report.outcome, report.findings) == ("valid", [])
 
 
-def planted_rows_are_counted_exactly(rows: list[dict[str, Any]], rule: str, harmed: set[int]) -> None:
+def check_planted_rows_are_counted_exactly(rows: list[dict[str, Any]], rule: str, harmed: set[int]) -> None:
     harmed = {n for n in harmed if n < len(rows)}
     for n in harmed:
         HARMS[rule][1](rows[n], n)
@@ -121,7 +121,7 @@ def planted_rows_are_counted_exactly(rows: list[dict[str, Any]], rule: str, harm
         assert findings[0].sample_keys == keys[:5]
 
 
-def duplicates_are_counted_with_all_their_rows(rows: list[dict[str, Any]], copies: list[int]) -> None:
+def check_duplicates_are_counted_with_all_their_rows(rows: list[dict[str, Any]], copies: list[int]) -> None:
     copies = [n for n in copies if n < len(rows)]
     more = [{**rows[n], "email": f"copy{i}@x.example"} for i, n in enumerate(copies)]
     findings = report_of(rows + more).findings
@@ -139,7 +139,7 @@ copied = st.lists(st.integers(0, 24), max_size=5)
 @settings(max_examples=5)
 @given(clean_rows())
 def test_any_clean_table_passes(rows: list[dict[str, Any]]) -> None:
-    any_clean_table_passes(rows)
+    check_any_clean_table_passes(rows)
 
 
 @settings(max_examples=16)
@@ -147,7 +147,7 @@ def test_any_clean_table_passes(rows: list[dict[str, Any]]) -> None:
 def test_planting_k_bad_rows_reports_exactly_k(
     rows: list[dict[str, Any]], rule: str, harmed: set[int]
 ) -> None:
-    planted_rows_are_counted_exactly(rows, rule, harmed)
+    check_planted_rows_are_counted_exactly(rows, rule, harmed)
 
 
 @settings(max_examples=4)
@@ -155,14 +155,14 @@ def test_planting_k_bad_rows_reports_exactly_k(
 def test_duplicate_keys_are_counted_with_all_their_rows(
     rows: list[dict[str, Any]], copies: list[int]
 ) -> None:
-    duplicates_are_counted_with_all_their_rows(rows, copies)
+    check_duplicates_are_counted_with_all_their_rows(rows, copies)
 
 
 @pytest.mark.slow
 @settings(max_examples=150)
 @given(clean_rows())
 def test_any_clean_table_passes_slow(rows: list[dict[str, Any]]) -> None:
-    any_clean_table_passes(rows)
+    check_any_clean_table_passes(rows)
 
 
 @pytest.mark.slow
@@ -171,7 +171,7 @@ def test_any_clean_table_passes_slow(rows: list[dict[str, Any]]) -> None:
 def test_planting_k_bad_rows_reports_exactly_k_slow(
     rows: list[dict[str, Any]], rule: str, harmed: set[int]
 ) -> None:
-    planted_rows_are_counted_exactly(rows, rule, harmed)
+    check_planted_rows_are_counted_exactly(rows, rule, harmed)
 
 
 @pytest.mark.slow
@@ -180,7 +180,7 @@ def test_planting_k_bad_rows_reports_exactly_k_slow(
 def test_duplicate_keys_are_counted_with_all_their_rows_slow(
     rows: list[dict[str, Any]], copies: list[int]
 ) -> None:
-    duplicates_are_counted_with_all_their_rows(rows, copies)
+    check_duplicates_are_counted_with_all_their_rows(rows, copies)
 
 
 # ---- the same expectations on pandas, Great Expectations' own reference
@@ -216,7 +216,7 @@ moments = st.one_of(
 messy_rows = st.lists(st.tuples(texts, numbers, moments), min_size=1, max_size=25)
 
 
-def pandas_agrees(rows: list[tuple[Any, Any, Any]]) -> None:
+def check_pandas_agrees(rows: list[tuple[Any, Any, Any]]) -> None:
     frame = pd.DataFrame(
         {
             "id": range(len(rows)),
@@ -271,14 +271,14 @@ def _counts_of_pandas(frame: pd.DataFrame) -> dict[str, int]:
 @settings(max_examples=6)
 @given(messy_rows)
 def test_pandas_and_duckdb_count_the_same(rows: list[tuple[Any, Any, Any]]) -> None:
-    pandas_agrees(rows)
+    check_pandas_agrees(rows)
 
 
 @pytest.mark.slow
 @settings(max_examples=300)
 @given(messy_rows)
 def test_pandas_and_duckdb_count_the_same_slow(rows: list[tuple[Any, Any, Any]]) -> None:
-    pandas_agrees(rows)
+    check_pandas_agrees(rows)
 
 
 # ---- scale, and names that need quoting

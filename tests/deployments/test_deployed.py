@@ -13,25 +13,15 @@ from typing import Any
 
 import httpx
 import pytest
+import yaml
 
 from tasks.incidents import Journal
 from tasks.plan import load_plan
 
 pytestmark = pytest.mark.integration
 
-NAMES = (
-    "backup",
-    "validate",
-    "prune",
-    "rehearse",
-    "restore",
-    "monitor",
-    "respond",
-    "recover",
-    "review",
-    "notify",
-)
 DEPLOYMENTS = Path(__file__).resolve().parents[2] / "deployments"
+NAMES = [one["name"] for one in yaml.safe_load((DEPLOYMENTS / "prefect.yaml").read_text())["deployments"]]
 
 
 def test_prefect_yaml_deploys_without_a_complaint(deployed: Any) -> None:

@@ -45,6 +45,19 @@ TRIGGER = {
     "parameters",
 }
 
+RUNBOOKS = (
+    "backup",
+    "validate",
+    "prune",
+    "rehearse",
+    "restore",
+    "monitor",
+    "respond",
+    "recover",
+    "review",
+    "notify",
+)
+
 
 @pytest.fixture(scope="module")
 def content() -> dict[str, Any]:
@@ -94,38 +107,10 @@ def test_the_lint_finds_a_misspelt_key_at_every_level(content: dict[str, Any]) -
 
 def test_every_runbook_is_deployed_under_its_own_name(content: dict[str, Any]) -> None:
     deployed = {one["name"]: one["entrypoint"] for one in content["deployments"]}
-    assert deployed == {
-        name: f"flows.{name}.{name}"
-        for name in (
-            "backup",
-            "validate",
-            "prune",
-            "rehearse",
-            "restore",
-            "monitor",
-            "respond",
-            "recover",
-            "review",
-            "notify",
-        )
-    }
+    assert deployed == {name: f"flows.{name}.{name}" for name in RUNBOOKS}
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "backup",
-        "validate",
-        "prune",
-        "rehearse",
-        "restore",
-        "monitor",
-        "respond",
-        "recover",
-        "review",
-        "notify",
-    ],
-)
+@pytest.mark.parametrize("name", RUNBOOKS)
 def test_what_is_deployed_fits_its_flow(content: dict[str, Any], name: str) -> None:
     deployment = next(one for one in content["deployments"] if one["name"] == name)
     flow = getattr(importlib.import_module(f"flows.{name}"), name)
@@ -137,21 +122,7 @@ def test_what_is_deployed_fits_its_flow(content: dict[str, Any], name: str) -> N
     assert given <= set(known)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        "backup",
-        "validate",
-        "prune",
-        "rehearse",
-        "restore",
-        "monitor",
-        "respond",
-        "recover",
-        "review",
-        "notify",
-    ],
-)
+@pytest.mark.parametrize("name", RUNBOOKS)
 def test_the_form_of_every_flow_describes_every_field(name: str) -> None:
     from prefect.utilities.callables import parameter_schema
 

@@ -87,6 +87,10 @@ def test_what_must_not_be_is_refused_before_anything_is_written(
     prove(plan, "shop/00000001")
     with pytest.raises(UsageError, match="source of the plan itself"):
         restore(plan=str(plan), source="shop", into=load_plan(plan).source_url("shop"))
+    with pytest.raises(UsageError, match="shop/00000001 is not a snapshot of esp"):
+        restore(plan=str(plan), source="esp", into=back, snapshot="shop/00000001")
+    with pytest.raises(UsageError, match="holds a password"):
+        restore(plan=str(plan), source="shop", into="postgresql://127.0.0.1/back?password=hunter2")
     with pytest.raises(UsageError, match="holds a password") as refused:
         restore(plan=str(plan), source="shop", into="postgresql://shop:hunter2@127.0.0.1/back")
     assert "hunter2" not in str(refused.value)
@@ -166,3 +170,16 @@ def test_a_snapshot_that_does_not_come_back_is_quarantined(plan: Path) -> None:
     [esp] = rehearse(plan=str(plan), source="esp")
     assert "campaigns" in esp.problem
     assert store.state("esp/00000001") == "quarantined"
+
+
+def test_what_the_scratch_database_refuses_is_no_fault_of_the_snapshot(plan: Path) -> None:
+    from flows.rehearse import rehearse
+
+    prove(plan, "esp/00000001")
+    with closing(sqlite3.connect(plan.parent / "taken.db")) as taken:
+        taken.execute("CREATE TABLE campaigns (id INTEGER)")
+        taken.commit()
+    [esp] = rehearse(plan=str(plan), source="esp", into=f"sqlite:///{plan.parent / 'taken.db'}")
+    assert "has a table 'campaigns' already" in esp.problem
+    store = open_plan_store(load_plan(plan))
+    assert (store.state("esp/00000001"), store.info("esp/00000001").verified) == ("valid", "content")

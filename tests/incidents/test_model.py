@@ -204,7 +204,7 @@ class JournalMachine(RuleBasedStateMachine):
 Record = Callable[[str, object], None]
 
 
-def _run(machine: type[JournalMachine], examples: int, record: Record) -> None:
+def check_histories(machine: type[JournalMachine], examples: int, record: Record) -> None:
     record("cases", examples)
     run_state_machine_as_test(
         machine,
@@ -218,12 +218,12 @@ def _run(machine: type[JournalMachine], examples: int, record: Record) -> None:
 
 
 def test_random_histories_on_sqlite_agree_with_the_model(record_property: Record) -> None:
-    _run(JournalMachine, 15, record_property)
+    check_histories(JournalMachine, 15, record_property)
 
 
 @pytest.mark.slow
 def test_many_random_histories_on_sqlite_agree_with_the_model(record_property: Record) -> None:
-    _run(JournalMachine, 500, record_property)
+    check_histories(JournalMachine, 500, record_property)
 
 
 @pytest.mark.integration
@@ -233,4 +233,4 @@ def test_random_histories_on_postgresql_agree_with_the_model(
     class OnPostgres(JournalMachine):
         new_url = staticmethod(lambda _folder: new_database())
 
-    _run(OnPostgres, 5, record_property)
+    check_histories(OnPostgres, 5, record_property)

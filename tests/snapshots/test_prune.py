@@ -387,7 +387,7 @@ class StoreMachine(RuleBasedStateMachine):
                 assert found == rows
 
 
-def run_machine(folder: Path, examples: int) -> None:
+def check_histories(folder: Path, examples: int) -> None:
     machine = type("Machine", (StoreMachine,), {"folder": folder})
     run_state_machine_as_test(
         machine,
@@ -402,7 +402,7 @@ def run_machine(folder: Path, examples: int) -> None:
 
 def test_the_store_agrees_with_a_model_of_it(tmp_path: Path, record_property: Callable[..., None]) -> None:
     record_property("cases", 12)
-    run_machine(tmp_path, 12)
+    check_histories(tmp_path, 12)
 
 
 @pytest.mark.slow
@@ -410,4 +410,4 @@ def test_the_store_agrees_with_a_model_of_it_over_many_histories(
     tmp_path: Path, record_property: Callable[..., None]
 ) -> None:
     record_property("cases", 400)
-    run_machine(tmp_path, 400)
+    check_histories(tmp_path, 400)

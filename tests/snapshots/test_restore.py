@@ -22,6 +22,7 @@ from tasks.core import DrivenClock, SystemClock, UsageError
 from tasks.snapshots import (
     Damaged,
     Manifest,
+    NotGivenBack,
     SigningKey,
     SnapshotError,
     Store,
@@ -111,44 +112,28 @@ def test_a_sqlite_file_comes_back_value_for_value_with_its_schema(store: Store, 
     assert new == (13,), "AUTOINCREMENT goes on where it stood: 12 was given already"
 
 
-@settings(max_examples=80)
-@given(
-    st.lists(
-        st.one_of(
-            st.none(),
-            st.integers(-(2**63), 2**63 - 1),
-            st.floats(allow_nan=False),
-            st.text(st.characters(exclude_categories=["Cs"])),
-            st.binary(),
-            st.sampled_from(
-                [
-                    "2011-11-16",
-                    "2011-11-16 07:00:00",
-                    "2011-11-16T07:00:00.100000",
-                    "07:00:00",
-                    "1.50",
-                    "0012",
-                ]
-            ),
-        ),
-        max_size=12,
+VALUES = st.lists(
+    st.one_of(
+        st.none(),
+        st.integers(-(2**63), 2**63 - 1),
+        st.floats(allow_nan=False),
+        st.text(st.characters(exclude_categories=["Cs"])),
+        st.binary(),
+        st.sampled_from(["2011-11-16", "2011-11-16T07:00:00.100000", "07:00:00", "1.50", "0012"]),
+        st.dates().map(str),
+        st.datetimes().map(lambda one: one.isoformat(" ")),
+        st.datetimes().map(lambda one: one.isoformat(timespec="microseconds")),
+        st.times().map(str),
     ),
-    st.sampled_from(
-        [
-            "INTEGER",
-            "BOOLEAN",
-            "NUMERIC(9,3)",
-            "NUMERIC",
-            "REAL",
-            "TEXT",
-            "BLOB",
-            "DATE",
-            "TIMESTAMP",
-            "TIME",
-            "",
-        ]
-    ),
+    max_size=12,
 )
+DECLARED = st.sampled_from(
+    ["INTEGER", "BOOLEAN", "NUMERIC(9,3)", "NUMERIC", "REAL", "TEXT", "BLOB", "DATE", "TIMESTAMP", "TIME", ""]
+)
+
+
+@settings(max_examples=80)
+@given(VALUES, DECLARED)
 def test_whatever_sqlite_holds_under_whatever_type_comes_back_with_its_storage_class(
     tmp_path_factory: pytest.TempPathFactory, key: SigningKey, values: list[Any], declared: str
 ) -> None:
@@ -157,37 +142,7 @@ def test_whatever_sqlite_holds_under_whatever_type_comes_back_with_its_storage_c
 
 @pytest.mark.slow
 @settings(max_examples=3000)
-@given(
-    st.lists(
-        st.one_of(
-            st.none(),
-            st.integers(-(2**63), 2**63 - 1),
-            st.floats(allow_nan=False),
-            st.text(st.characters(exclude_categories=["Cs"])),
-            st.binary(),
-            st.dates().map(str),
-            st.datetimes().map(lambda one: one.isoformat(" ")),
-            st.datetimes().map(lambda one: one.isoformat(timespec="microseconds")),
-            st.times().map(str),
-        ),
-        max_size=12,
-    ),
-    st.sampled_from(
-        [
-            "INTEGER",
-            "BOOLEAN",
-            "NUMERIC(9,3)",
-            "NUMERIC",
-            "REAL",
-            "TEXT",
-            "BLOB",
-            "DATE",
-            "TIMESTAMP",
-            "TIME",
-            "",
-        ]
-    ),
-)
+@given(VALUES, DECLARED)
 def test_whatever_sqlite_holds_comes_back_in_thousands_of_cases(
     tmp_path_factory: pytest.TempPathFactory, key: SigningKey, values: list[Any], declared: str
 ) -> None:
@@ -485,6 +440,17 @@ def test_a_postgresql_snapshot_can_be_restored_into_sqlite_for_a_drill(
     lost = {one.name: one.lost for one in result.tables}
     assert "foreign keys" in lost["fits"]
     assert "keys, indexes and sequence values of the source" in lost["fits"]
+
+
+@pytest.mark.integration
+def test_a_value_that_the_other_kind_of_database_cannot_hold_stops_the_restore(
+    store: Store, writer: sa.Connection, tmp_path: Path
+) -> None:
+    writer.exec_driver_sql("CREATE TABLE t (id int PRIMARY KEY, f float8)")
+    writer.exec_driver_sql("INSERT INTO t VALUES (1, 'NaN')")  # SQLite makes NULL of it
+    with pytest.raises(NotGivenBack, match="1 table: t"):
+        restored(store, snapshot(store, url_of(writer)), f"sqlite:///{tmp_path / 'drill.db'}")
+    assert stored(f"sqlite:///{tmp_path / 'drill.db'}") == {"": []}
 
 
 @pytest.mark.integration
