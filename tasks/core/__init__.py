@@ -3,6 +3,7 @@
 Uses nothing of Mailstay itself.
 """
 
+from tasks.core.behind import Behind
 from tasks.core.clock import Clock, ClockError, DrivenClock, Follower, SystemClock, open_clock
 from tasks.core.crash import crash_point
 from tasks.core.errors import MailstayError, UsageError
@@ -13,6 +14,7 @@ from tasks.core.rowhash import TableChecksum, row_hashes
 from tasks.core.text import mask_addresses, plural
 
 __all__ = [
+    "Behind",
     "Clock",
     "ClockError",
     "DrivenClock",

@@ -22,12 +22,13 @@ from tasks.core import (
     UsageError,
     crash_point,
     plural,
+    row_hashes,
 )
 from tasks.snapshots.errors import Damaged, NotGivenBack, SnapshotError
 from tasks.snapshots.models import Manifest, State, TableEntry
 from tasks.snapshots.store import Store
 from tasks.snapshots.taking import arrow_schema
-from tasks.sources import SourceReader, TableFacts, Target, ValueDoesNotFit, portable
+from tasks.sources import SourceReader, TableFacts, Target, ValueDoesNotFit, portable, ported
 
 DISARMED: Mapping[str, Mapping[str, tuple[str, Mapping[str, str]]]] = {
     "listmonk": {"campaigns": ("status", {"running": "paused", "scheduled": "draft"})},
@@ -135,7 +136,8 @@ def restore(
         for name, entry in entries.items():
             started = SystemClock().now()
             progress.start(name, entry.rows)
-            rows = _Rows(store, snapshot_id, name, entry, DISARMED.get(mapping or "", {}).get(name), progress)
+            rule = DISARMED.get(mapping or "", {}).get(name)
+            rows = _Rows(store, snapshot_id, name, entry, rule, target.dialect, progress)
             writer.load(facts[name], rows)
             rows.check()
             loaded[name] = rows.written
@@ -177,12 +179,14 @@ class _Rows:
         name: str,
         entry: TableEntry,
         rule: tuple[str, Mapping[str, str]] | None,
+        dialect: str,
         progress: Progress,
     ) -> None:
         self._files = store.table_files(snapshot_id, name)
         self._where = f"snapshot {snapshot_id}, table {name}"
         self._entry = entry
         self._rule = rule
+        self._dialect = dialect
         self._progress = progress
         self._read = TableChecksum()
         self.written = TableChecksum()
@@ -200,10 +204,10 @@ class _Rows:
                         ],
                         schema=schema,
                     )
-                    self._read.update(plain)
-                    safe = self._disarm(plain)
-                    if self._rule is not None:
-                        self.written.update(safe)
+                    hashes = row_hashes(plain)
+                    self._read.add(hashes)
+                    safe = ported(self._disarm(plain), self._dialect)
+                    self.written.add(hashes if safe is plain else row_hashes(safe))
                     self._progress.advance(plain.num_rows)
                     yield safe
 
@@ -233,8 +237,6 @@ class _Rows:
                 where=self._where,
                 fix="use another snapshot",
             )
-        if self._rule is None:
-            self.written = self._read
 
 
 def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableEntry]:

@@ -13,15 +13,17 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import date, datetime
 from datetime import time as time_of_day
 from decimal import Decimal
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any
+from uuid import UUID
 
 import numpy as np
+import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
@@ -39,6 +41,7 @@ _GROUP_BYTES = 24 * 2**20  # Arrow bytes after which a row group is written even
 _ZSTD_LEVEL = 1
 _SETTLED_SECONDS = 60
 _LOW_CARDINALITY = 16  # a dictionary pays where a value comes at least this often on average
+_SAMPLE_ROWS = 2_048
 
 
 class ParquetSpool:
@@ -97,7 +100,7 @@ class ParquetSpool:
             with contextlib.suppress(Exception):
                 self._sink.close()
 
-    def write(self, batch: pa.RecordBatch, hashes: Sequence[bytes]) -> None:
+    def write(self, batch: pa.RecordBatch, hashes: npt.NDArray[np.uint64]) -> None:
         """Add the rows of `batch`, whose row hashes are `hashes`."""
         self.rows += batch.num_rows
         start = 0
@@ -109,10 +112,9 @@ class ParquetSpool:
             start = end
         self._add(batch.slice(start))
 
-    def _ends(self, hashes: Sequence[bytes]) -> Iterator[int]:
+    def _ends(self, hashes: npt.NDArray[np.uint64]) -> Iterator[int]:
         """Yield the positions behind the rows that end a segment."""
-        tails = np.frombuffer(b"".join(hashes), dtype=">u4")[3::4]  # the last four of sixteen bytes
-        fitting = np.flatnonzero((tails & self._zeros) == 0) + 1
+        fitting = np.flatnonzero((hashes & np.uint64(self._zeros)) == 0) + 1
         start, before = (
             0,
             self._segment_rows,
@@ -320,12 +322,14 @@ def _parts(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
 def _repeats(column: pa.ChunkedArray) -> bool:
     if (
         len(column) < _LOW_CARDINALITY
+        or isinstance(column.type, pa.BaseExtensionType)
         or pa.types.is_boolean(column.type)
         or pa.types.is_decimal256(column.type)
     ):
         return False
-    distinct: int = pc.count_distinct(column, mode="all").as_py()
-    return distinct * _LOW_CARDINALITY <= len(column)
+    sample = column.slice(0, _SAMPLE_ROWS)
+    distinct: int = pc.count_distinct(sample, mode="all").as_py()
+    return distinct * _LOW_CARDINALITY <= len(sample)
 
 
 def _plain(value: Any) -> KeyValue:
@@ -333,7 +337,7 @@ def _plain(value: Any) -> KeyValue:
         return value.hex()
     if isinstance(value, datetime | date | time_of_day):
         return value.isoformat()
-    if isinstance(value, Decimal | float):
+    if isinstance(value, Decimal | float | UUID):
         return str(value)
     assert value is None or isinstance(value, str | int | bool)
     return value

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pyarrow as pa
 
-from tasks.core import Clock, Progress, SilentProgress, TableChecksum, crash_point, row_hashes
+from tasks.core import Behind, Clock, Progress, SilentProgress, TableChecksum, crash_point, row_hashes
 from tasks.snapshots.errors import AlreadyCommitted, SnapshotError
 from tasks.snapshots.leases import lease, wait_for_prune
 from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name, split_name
@@ -126,13 +126,15 @@ def _copy(
     # Segments of another size would all be new; rows that have become much wider or narrower are worth that.
     if before is not None and before.segment_rows // 4 <= segment_rows <= before.segment_rows * 4:
         segment_rows = before.segment_rows
-    with ParquetSpool(
+    spool = ParquetSpool(
         folder, schema, facts.primary_key, keep, segment_rows=segment_rows, object_bytes=object_bytes
-    ) as spool:
+    )
+    # Rows are read and hashed while those before them are compressed and stored.
+    with spool, Behind(spool.write) as write:
         for batch in chain([first] if first is not None else [], batches):
             hashes = row_hashes(batch)
             checksum.add(hashes)
-            spool.write(batch, hashes)
+            write(batch, hashes)
             progress.advance(batch.num_rows)
     if spool.rows != source_rows:
         raise SnapshotError(

@@ -3,7 +3,7 @@
 from tasks.sources.errors import SourceError, ValueDoesNotFit
 from tasks.sources.facts import CASTS, ColumnFacts, ForeignKey, TableFacts
 from tasks.sources.opening import open_source, open_target
-from tasks.sources.porting import portable
+from tasks.sources.porting import portable, ported, uuid_text
 from tasks.sources.reading import BATCH_BYTES, BATCH_ROWS, Source, SourceReader
 from tasks.sources.target import Target, TargetWriter
 
@@ -23,4 +23,6 @@ __all__ = [
     "open_source",
     "open_target",
     "portable",
+    "ported",
+    "uuid_text",
 ]

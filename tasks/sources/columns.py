@@ -6,7 +6,6 @@ the Python types of every column are looked at first.
 
 from __future__ import annotations
 
-import json
 import math
 import re
 from collections.abc import Callable, Sequence
@@ -36,15 +35,13 @@ class Column:
         facts: what the snapshot records about the column, its cast included.
         select: the SQL expression that reads it, names quoted.
         arrow: the Arrow type of the result.
-        convert: makes the array from one batch of values; raises `Unfit`.
-        temporal: whether the driver itself may refuse a value (infinity, a year after 9999).
+        convert: makes the array from what the reader gives for one batch of the column; raises `Unfit`.
     """
 
     facts: ColumnFacts
     select: str
     arrow: pa.DataType
-    convert: Callable[[Values], pa.Array]
-    temporal: bool = False
+    convert: Callable[[Any], pa.Array]
 
 
 def decimal_type(precision: int, scale: int) -> pa.DataType | None:
@@ -87,11 +84,6 @@ def decimal_from_number(kind: pa.DataType) -> Callable[[Values], pa.Array]:
         return _cast(text, kind)
 
     return convert
-
-
-def decimal_from_text(kind: pa.DataType) -> Callable[[Values], pa.Array]:
-    """Return the conversion of decimal text into `kind`; NaN and infinity do not fit."""
-    return lambda values: _cast(text(values), kind)
 
 
 def text(values: Values) -> pa.Array:
@@ -154,12 +146,6 @@ def time_text(array: pa.Array, form: str) -> pa.Array:
     return pc.replace_substring(spelled, " ", "T") if "T" in form else spelled
 
 
-def canonical_json_text(values: Values) -> pa.Array:
-    """Turn JSON text into canonical JSON: keys sorted, no white space, every number with the digits it had."""
-    _require(values, {str, type(None)})
-    return _array([None if one is None else _canonical(one) for one in values], pa.string())
-
-
 def sql_literal(values: Values) -> pa.Array:
     """Turn any stored value into its SQL literal, which says what it is: `'5'` is text, `5` is an integer."""
     return _array([_literal(one) for one in values], pa.string())
@@ -193,54 +179,6 @@ def _cast(array: pa.Array, kind: pa.DataType) -> pa.Array:
         return pc.cast(array, kind)
     except pa.ArrowInvalid:
         raise Unfit from None
-
-
-class _Digits:
-    """A JSON number that keeps its spelling."""
-
-    __slots__ = ("spelling",)
-
-    def __init__(self, spelling: str) -> None:
-        self.spelling = spelling
-
-
-def _canonical(value: str) -> str:
-    try:
-        tree = json.loads(
-            value, parse_float=_Digits, parse_int=_Digits, parse_constant=_refuse, object_pairs_hook=_unique
-        )
-        return _written(tree)
-    except (ValueError, RecursionError):
-        raise Unfit from None
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(constant)
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    unique = dict(pairs)
-    if len(unique) != len(pairs):
-        raise ValueError("a key appears twice")
-    return unique
-
-
-def _written(tree: Any) -> str:
-    if isinstance(tree, _Digits):
-        return tree.spelling
-    if isinstance(tree, dict):
-        return "{" + ",".join(f"{_string(key)}:{_written(tree[key])}" for key in sorted(tree)) + "}"
-    if isinstance(tree, list):
-        return "[" + ",".join(map(_written, tree)) + "]"
-    return _string(tree) if isinstance(tree, str) else json.dumps(tree)
-
-
-def _string(value: str) -> str:
-    try:
-        value.encode()
-    except UnicodeEncodeError:  # a lone surrogate has no UTF-8 form: keep its escape
-        return json.dumps(value)
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _literal(value: Any) -> str | None:

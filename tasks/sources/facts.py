@@ -66,7 +66,6 @@ CASTS: dict[str, str] = {
     "text": "The source's own text of the value, because Arrow has no exact type for it or one value did not fit.",
     "sql_literal": "The value as an SQL literal ('it''s', 42, 1.5, X'00ff'): the column mixes storage classes.",
     "bytes": "The raw bytes of a text column that holds something other than UTF-8.",
-    "canonical_json": "The JSON document with sorted keys and no white space; numbers keep their digits.",
     "decimal_from_number": "The shortest decimal of the stored integer or floating-point number; it fits the scale.",
     "time_from_text": "A date, time or timestamp that the source stores as ISO 8601 text.",
     "boolean_from_integer": "A boolean that the source stores as 0 or 1.",

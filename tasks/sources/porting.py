@@ -5,9 +5,13 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
-from tasks.sources.facts import TableFacts
+from tasks.sources.facts import ColumnFacts, TableFacts
 from tasks.sources.reading import quoted
+
+_EXACT_DIGITS = 15
+"""Decimal digits that a double keeps."""
 
 
 def portable(facts: TableFacts, schema: pa.Schema, dialect: str, namespace: str = "") -> TableFacts:
@@ -19,11 +23,12 @@ def portable(facts: TableFacts, schema: pa.Schema, dialect: str, namespace: str 
         dialect: `sqlite` or `postgresql`.
         namespace: the PostgreSQL schema to create it in.
     """
-    declared = _sqlite if dialect == "sqlite" else _postgresql
     columns = tuple(
         replace(
             column,
-            source_type=declared(schema.field(at).type, column.cast),
+            source_type=_sqlite(schema.field(at).type, column)
+            if dialect == "sqlite"
+            else _postgresql(schema.field(at).type),
             cast="sql_literal" if column.cast == "sql_literal" and dialect == "sqlite" else None,
             form=column.form,
             generated=False,
@@ -54,8 +59,34 @@ def portable(facts: TableFacts, schema: pa.Schema, dialect: str, namespace: str 
     )
 
 
-def _sqlite(kind: pa.DataType, cast: str | None) -> str:
-    if cast == "sql_literal":
+def ported(batch: pa.RecordBatch, dialect: str) -> pa.RecordBatch:
+    """Return the rows as they read back from a table that `portable` describes.
+
+    SQLite has no UUID and no exact decimal of more than 15 digits, only their text, and no float of 32 bits.
+    """
+    if dialect != "sqlite":
+        return batch
+    for at, field in enumerate(batch.schema):
+        column = batch.column(at)
+        if field.type == pa.uuid():
+            column = uuid_text(column)
+        elif pa.types.is_float32(field.type):
+            column = pc.cast(column, pa.float64())
+        elif pa.types.is_decimal(field.type) and field.type.precision > _EXACT_DIGITS:
+            column = pc.cast(column, pa.string())
+        else:
+            continue
+        batch = batch.set_column(at, pa.field(field.name, column.type), column)
+    return batch
+
+
+def uuid_text(column: pa.Array) -> pa.Array:
+    """Return UUIDs in their usual spelling of 36 characters."""
+    return pa.array([None if one is None else str(one) for one in column.to_pylist()], pa.string())
+
+
+def _sqlite(kind: pa.DataType, column: ColumnFacts) -> str:
+    if column.cast == "sql_literal":
         return ""
     if pa.types.is_integer(kind):
         return "INTEGER"
@@ -65,7 +96,7 @@ def _sqlite(kind: pa.DataType, cast: str | None) -> str:
         return "BOOLEAN"
     if pa.types.is_decimal(kind):
         # More digits than a double holds would lose some by SQLite's numeric affinity.
-        return f"NUMERIC({kind.precision}, {kind.scale})" if kind.precision <= 15 else "TEXT"
+        return f"NUMERIC({kind.precision}, {kind.scale})" if kind.precision <= _EXACT_DIGITS else "TEXT"
     if pa.types.is_date(kind):
         return "DATE"
     if pa.types.is_timestamp(kind):
@@ -74,10 +105,10 @@ def _sqlite(kind: pa.DataType, cast: str | None) -> str:
         return "TIME"
     if pa.types.is_binary(kind):
         return "BLOB"
-    return "JSON" if cast == "canonical_json" else "TEXT"
+    return "JSON" if column.source_type == "jsonb" else "TEXT"
 
 
-def _postgresql(kind: pa.DataType, cast: str | None) -> str:
+def _postgresql(kind: pa.DataType) -> str:
     if pa.types.is_integer(kind):
         return "bigint"
     if pa.types.is_floating(kind):
@@ -94,4 +125,4 @@ def _postgresql(kind: pa.DataType, cast: str | None) -> str:
         return "time without time zone"
     if pa.types.is_binary(kind):
         return "bytea"
-    return "json" if cast == "canonical_json" else "text"
+    return "text"

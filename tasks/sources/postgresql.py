@@ -6,10 +6,9 @@ Types that Arrow holds exactly are read as they are; all others as PostgreSQL's 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import date, datetime, time
 from typing import Any
 
 import pyarrow as pa
@@ -17,11 +16,14 @@ import sqlalchemy as sa
 
 from tasks.core import Clock, UsageError
 from tasks.sources import columns as make
+from tasks.sources import decoding
 from tasks.sources.columns import Column
+from tasks.sources.decoding import Rows
 from tasks.sources.errors import SourceError
 from tasks.sources.facts import ColumnFacts, ForeignKey, TableFacts
 from tasks.sources.postgresql_ddl import building
-from tasks.sources.reading import Cursor, SourceReader, Table, chosen, quoted
+from tasks.sources.reading import SourceReader, Table, chosen, quoted
+from tasks.sources.wire import copied
 
 # Text output must not depend on the role's or the server's settings. With row_security off a role that row level
 # security would show only a part of a table gets an error (as in pg_dump), not a silent part.
@@ -33,10 +35,12 @@ SETTINGS = {
     "extra_float_digits": "3",
     "lc_monetary": "C",
     "synchronize_seqscans": "off",
+    "max_parallel_workers_per_gather": "0",  # rows come in the order they are stored in
     "row_security": "off",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
     "search_path": "pg_catalog",
+    "client_encoding": "UTF8",
 }
 
 
@@ -80,9 +84,11 @@ class PostgresqlSource:
                     raw.execute(f"LOCK TABLE {listed} IN ACCESS SHARE MODE")
                 consistency = _consistency(raw, clock)
                 tables = {name: described(raw, schema, name) for name in names}
+                reader = PostgresqlReader(raw, schema, consistency, tables)
                 try:
-                    yield PostgresqlReader(raw, schema, consistency, tables)
+                    yield reader
                 finally:
+                    reader.stop()
                     raw.rollback()
         except (psycopg.Error, sa.exc.DBAPIError) as error:
             raise SourceError(f"PostgreSQL could not be read: {reason(error)}", where=where) from None
@@ -91,12 +97,13 @@ class PostgresqlSource:
 
 
 class PostgresqlReader(SourceReader):
-    """Reads one PostgreSQL transaction through server-side cursors."""
+    """Reads one PostgreSQL transaction by COPY in binary form."""
 
     def __init__(self, raw: Any, schema: str, consistency: dict[str, str], tables: dict[str, Table]) -> None:
         super().__init__(consistency, tables)
         self._raw = raw
         self._schema = schema
+        self._copying: Generator[Rows] | None = None
 
     def row_count(self, table: str) -> int:
         """Return `count(*)` of the table inside the transaction."""
@@ -109,7 +116,27 @@ class PostgresqlReader(SourceReader):
         only = "" if self._table(table).partitioned else "ONLY "
         return f"{only}{quoted(self._schema)}.{quoted(table)}"
 
-    def _select(self, table: Table) -> Cursor:
+    def _arrays(self, table: Table, batch_rows: int) -> Iterator[list[pa.Array]]:
+        self.stop()
+        where = table.facts.name
+        self._copying = copied(self._raw, self._query(table), where)
+        try:
+            for rows in self._copying:
+                for begin in range(0, len(rows), batch_rows):
+                    found = decoding.fields(rows.part(begin, begin + batch_rows), len(table.columns))
+                    yield [self._convert(table, at, field) for at, field in enumerate(found)]
+        except decoding.Broken:
+            raise SourceError("PostgreSQL gave rows of another form than it describes", where=where) from None
+        finally:
+            self.stop()
+
+    def stop(self) -> None:
+        """End a COPY whose rows were not all read, so that the connection can be used for something else."""
+        if self._copying is not None:
+            self._copying.close()
+            self._copying = None
+
+    def _query(self, table: Table) -> str:
         selected = ", ".join(column.select for column in table.columns)
         text = {column.facts.name for column in table.columns if column.arrow == pa.string()}
         keys = [
@@ -117,36 +144,8 @@ class PostgresqlReader(SourceReader):
             f"{quoted(key)}{'::text' if key in text else ''}{' COLLATE ' + quoted('C') if key in text else ''}"
             for key in table.facts.primary_key
         ]
-        order = ", ".join(keys) or "tableoid, ctid"
-        cursor = self._raw.cursor(name="mailstay_read", binary=True)
-        cursor.execute(f"SELECT {selected} FROM {self._from(table.facts.name)} ORDER BY {order}")  # noqa: S608
-        return cursor  # type: ignore[no-any-return]
-
-    def _fetch(self, table: Table, cursor: Cursor, rows: int) -> list[tuple[Any, ...]]:
-        import psycopg
-
-        try:
-            return cursor.fetchmany(rows)
-        except psycopg.DataError:
-            if self._raw.info.transaction_status == psycopg.pq.TransactionStatus.INERROR:
-                raise
-        # The client's side refused: an infinite date, a year outside 1 to 9999, or 24:00.
-        for column in table.columns:
-            if column.temporal and self._has_unfit_time(table, column):
-                wider = self._wider(table, column)
-                assert wider is not None
-                self._widen(table, column, wider)
-        raise SourceError("The driver refused a value", where=table.facts.name)
-
-    def _has_unfit_time(self, table: Table, column: Column) -> bool:
-        name = quoted(column.facts.name)
-        bad = (
-            f"{name} = '24:00'"
-            if pa.types.is_time(column.arrow)
-            else f"NOT isfinite({name}) OR {name} > '9999-12-31 23:59:59.999999' OR {name} < '0001-01-01'"
-        )
-        query = f"SELECT EXISTS (SELECT 1 FROM {self._from(table.facts.name)} WHERE {bad})"  # noqa: S608
-        return bool(self._raw.execute(query).fetchone()[0])
+        order = f" ORDER BY {', '.join(keys)}" if keys else ""
+        return f"SELECT {selected} FROM {self._from(table.facts.name)}{order}"  # noqa: S608
 
     def _wider(self, table: Table, column: Column) -> Column | None:
         if column.facts.cast == "text":
@@ -262,43 +261,45 @@ def _numbered(raw: Any, oid: int) -> dict[int, str]:
     return dict(raw.execute(query, (oid,)).fetchall())
 
 
-_NATIVE: dict[str, tuple[pa.DataType, type]] = {
-    "smallint": (pa.int16(), int),
-    "integer": (pa.int32(), int),
-    "bigint": (pa.int64(), int),
-    "real": (pa.float32(), float),
-    "double precision": (pa.float64(), float),
-    "boolean": (pa.bool_(), bool),
-    "text": (pa.string(), str),
-    "character varying": (pa.string(), str),
-    "character": (pa.string(), str),
-    "bytea": (pa.binary(), bytes),
-    "date": (pa.date32(), date),
-    "timestamp without time zone": (pa.timestamp("us"), datetime),
-    "timestamp with time zone": (pa.timestamp("us", "UTC"), datetime),
-    "time without time zone": (pa.time64("us"), time),
+_NATIVE: dict[str, tuple[pa.DataType, decoding.Decode]] = {
+    "smallint": (pa.int16(), decoding.whole_numbers(pa.int16())),
+    "integer": (pa.int32(), decoding.whole_numbers(pa.int32())),
+    "bigint": (pa.int64(), decoding.whole_numbers(pa.int64())),
+    "real": (pa.float32(), decoding.whole_numbers(pa.float32())),
+    "double precision": (pa.float64(), decoding.whole_numbers(pa.float64())),
+    "boolean": (pa.bool_(), decoding.boolean),
+    "text": (pa.string(), decoding.text),
+    "character varying": (pa.string(), decoding.text),
+    "character": (pa.string(), decoding.text),
+    "bytea": (pa.binary(), decoding.binary),
+    "uuid": (pa.uuid(), decoding.uuid),
+    "date": (pa.date32(), decoding.date),
+    "timestamp without time zone": (pa.timestamp("us"), decoding.timestamp(None)),
+    "timestamp with time zone": (pa.timestamp("us", "UTC"), decoding.timestamp("UTC")),
+    "time without time zone": (pa.time64("us"), decoding.time_of_day),
 }
+_DIGITS = 18
+"""Digits of a decimal that is read from its binary form: its number fits 64 bits."""
 
 
 def _column(name: str, declared: str, nullable: bool, base: str, generated: bool) -> Column:
     facts = ColumnFacts(name, declared, nullable, generated=generated)
     kind = re.sub(r"\(.*?\)", "", base).strip()
     if kind in _NATIVE:
-        arrow, python = _NATIVE[kind]
-        temporal = pa.types.is_temporal(arrow)
-        return Column(facts, quoted(name), arrow, make.plain(arrow, python), temporal)
+        return Column(facts, quoted(name), *_NATIVE[kind])
     if kind == "numeric" and (size := re.fullmatch(r"numeric\((\d+),(-?\d+)\)", base)):
         exact = make.decimal_type(int(size[1]), int(size[2]))
+        if exact is not None and exact.precision <= _DIGITS:
+            return Column(facts, quoted(name), exact, decoding.decimal(exact))
         if exact is not None:
-            return Column(facts, f"{quoted(name)}::text", exact, make.decimal_from_text(exact))
+            return Column(facts, f"{quoted(name)}::text", exact, decoding.decimal_from_text(exact))
     if kind == "jsonb":
-        facts = replace(facts, cast="canonical_json")
-        return Column(facts, f"{quoted(name)}::text", pa.string(), make.canonical_json_text)
+        return Column(replace(facts, cast="text"), quoted(name), pa.string(), decoding.json_text)
     return _as_text(facts)
 
 
 def _as_text(facts: ColumnFacts) -> Column:
-    return Column(replace(facts, cast="text"), f"{quoted(facts.name)}::text", pa.string(), make.text)
+    return Column(replace(facts, cast="text"), f"{quoted(facts.name)}::text", pa.string(), decoding.text)
 
 
 def reason(error: Exception) -> str:

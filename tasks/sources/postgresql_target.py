@@ -16,6 +16,7 @@ from pyarrow import csv
 from tasks.core import Clock, UsageError
 from tasks.sources.errors import SourceError
 from tasks.sources.facts import TableFacts
+from tasks.sources.porting import uuid_text
 from tasks.sources.postgresql import SETTINGS, PostgresqlReader, described, reason, schema_of
 from tasks.sources.reading import SourceReader, quoted
 from tasks.sources.target import TargetWriter
@@ -157,4 +158,4 @@ def _printable(column: pa.Array) -> pa.Array:
         return pa.array(
             [None if one is None else "\\x" + one.hex() for one in column.to_pylist()], pa.string()
         )
-    return pc.cast(column, pa.string())
+    return uuid_text(column) if column.type == pa.uuid() else pc.cast(column, pa.string())

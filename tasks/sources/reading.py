@@ -106,19 +106,11 @@ class SourceReader(ABC):
                 where=table,
                 fix="exclude the table in the plan",
             )
-        fetch = min(batch_rows, _FIRST_ROWS)
-        with closing(self._select(known)) as cursor:
-            while rows := self._fetch(known, cursor, fetch):
-                values = list(zip(*rows, strict=True))
-                del rows
-                arrays = [self._convert(known, at, one) for at, one in enumerate(values)]
-                batch = pa.RecordBatch.from_arrays(arrays, schema=schema)
-                del values, arrays
-                yield batch
-                fits = BATCH_BYTES * batch.num_rows // max(1, batch.nbytes)
-                fetch = max(1, min(batch_rows, fits, 8 * fetch))
+        if known.columns:
+            for arrays in self._arrays(known, batch_rows):
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
-    def _convert(self, table: Table, at: int, values: tuple[Any, ...]) -> pa.Array:
+    def _convert(self, table: Table, at: int, values: Any) -> pa.Array:
         column = table.columns[at]
         try:
             return column.convert(values)
@@ -145,16 +137,37 @@ class SourceReader(ABC):
             ) from None
 
     @abstractmethod
+    def _arrays(self, table: Table, batch_rows: int) -> Iterator[list[pa.Array]]:
+        """Yield the columns of the next rows; a value that does not fit widens its column."""
+
+    @abstractmethod
+    def _wider(self, table: Table, column: Column) -> Column | None:
+        """Return `column` in the form that holds what its own form could not, or None if there is none."""
+
+
+class CursorReader(SourceReader):
+    """Reads through a DBAPI cursor, value by value."""
+
+    def _arrays(self, table: Table, batch_rows: int) -> Iterator[list[pa.Array]]:
+        fetch = min(batch_rows, _FIRST_ROWS)
+        with closing(self._select(table)) as cursor:
+            while rows := self._fetch(table, cursor, fetch):
+                got = len(rows)
+                values = list(zip(*rows, strict=True))
+                del rows
+                arrays = [self._convert(table, at, one) for at, one in enumerate(values)]
+                del values
+                size = sum(array.nbytes for array in arrays)
+                yield arrays
+                fetch = max(1, min(batch_rows, BATCH_BYTES * got // max(1, size), 8 * fetch))
+
+    @abstractmethod
     def _select(self, table: Table) -> Cursor:
         """Start the query that reads `table` in key order."""
 
     @abstractmethod
     def _fetch(self, table: Table, cursor: Cursor, rows: int) -> list[tuple[Any, ...]]:
         """Return the next rows; a value that the driver refuses widens its column."""
-
-    @abstractmethod
-    def _wider(self, table: Table, column: Column) -> Column | None:
-        """Return `column` in the form that holds what its own form could not, or None if there is none."""
 
 
 def chosen(

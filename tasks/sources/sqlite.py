@@ -24,7 +24,7 @@ from tasks.sources import columns as make
 from tasks.sources.columns import Column
 from tasks.sources.errors import SourceError
 from tasks.sources.facts import ColumnFacts, ForeignKey, TableFacts
-from tasks.sources.reading import Cursor, SourceReader, Table, chosen, quoted
+from tasks.sources.reading import Cursor, CursorReader, SourceReader, Table, chosen, quoted
 
 _WAIT_SECONDS = 60.0  # for a writer that commits just now
 
@@ -85,7 +85,7 @@ class SqliteSource:
             engine.dispose()
 
 
-class SqliteReader(SourceReader):
+class SqliteReader(CursorReader):
     """Reads one SQLite transaction."""
 
     def __init__(

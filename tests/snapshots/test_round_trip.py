@@ -98,10 +98,7 @@ class InMemoryReader(SourceReader):
     def batches(self, table: str, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         yield from self.source.content[table].to_batches(batch_rows)
 
-    def _select(self, table: Any) -> Any:
-        raise NotImplementedError
-
-    def _fetch(self, table: Any, cursor: Any, rows: int) -> Any:
+    def _arrays(self, table: Any, batch_rows: int) -> Any:
         raise NotImplementedError
 
     def _wider(self, table: Any, column: Any) -> Any:
