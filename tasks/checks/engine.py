@@ -127,7 +127,8 @@ def _types() -> types.ModuleType:
 
 def _regex(column: Any, regex: str, dialect: Any, positive: bool = True) -> Any:
     if getattr(dialect, "dialect", None) is duckdb_sqlalchemy.Dialect:
-        found = sa.func.regexp_matches(column, sa.literal(regex))
+        # A UUID is a type of its own in DuckDB.
+        found = sa.func.regexp_matches(sa.cast(column, sa.String), sa.literal(regex))
         return found if positive else sa.not_(found)
     return _STOCK_REGEX(column, regex, dialect, positive)
 

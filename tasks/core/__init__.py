@@ -9,6 +9,7 @@ from tasks.core.crash import crash_point
 from tasks.core.errors import MailstayError, UsageError
 from tasks.core.ids import canonical_json, digest_of, sha256_hex
 from tasks.core.money import Money
+from tasks.core.native import address, compiled
 from tasks.core.progress import Progress, SilentProgress, current_progress, report_progress_to
 from tasks.core.rowhash import TableChecksum, row_hashes
 from tasks.core.text import mask_addresses, plural
@@ -26,7 +27,9 @@ __all__ = [
     "SystemClock",
     "TableChecksum",
     "UsageError",
+    "address",
     "canonical_json",
+    "compiled",
     "crash_point",
     "current_progress",
     "digest_of",

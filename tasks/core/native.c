@@ -154,3 +154,108 @@ int64_t decimals(const uint8_t *block, const int64_t *positions, const int32_t *
     }
     return n;
 }
+
+/* A column to be written as COPY BINARY. kind says what data holds: 0 numbers of width bytes, to be swapped and
+   lessened by shift; 1 bits; 2 pieces between offsets, with head put before each; 3 sixteen bytes as they are;
+   4 decimals of sixteen bytes, times 10^-scale. valid is null where nothing is NULL; both bitmaps begin at bit first. */
+struct column {
+    int32_t kind, width, scale, head;
+    int64_t shift, first;
+    const uint8_t *valid, *data;
+    const int32_t *offsets;
+};
+
+static inline int bit(const uint8_t *bits, int64_t at) { return bits[at >> 3] >> (at & 7) & 1; }
+
+static inline uint8_t *put2(uint8_t *out, int value) {
+    out[0] = (uint8_t)(value >> 8);
+    out[1] = (uint8_t)value;
+    return out + 2;
+}
+
+static inline uint8_t *put4(uint8_t *out, int32_t value) {
+    const uint32_t big = __builtin_bswap32((uint32_t)value);
+    memcpy(out, &big, 4);
+    return out + 4;
+}
+
+/* numeric: the number of digits to base 10,000, the weight of the first, the sign, the scale, the digits */
+static uint8_t *put_decimal(uint8_t *out, const uint8_t *data, int scale) {
+    __int128 value;
+    memcpy(&value, data, 16);
+    const int negative = value < 0;
+    unsigned __int128 left = negative ? -(unsigned __int128)value : (unsigned __int128)value;
+    int16_t digits[12];
+    int count = 0, weight = -((scale + 3) / 4), more = (4 - scale % 4) % 4;
+    /* The lowest digit holds what is behind the point to a multiple of four places. */
+    if (left && more) {
+        int unit = 1, part = 1;
+        for (int i = 0; i < more; i++) unit *= 10;
+        for (int i = more; i < 4; i++) part *= 10;
+        digits[count++] = (int16_t)((int)(left % part) * unit);
+        left /= part;
+    }
+    for (; left; left /= 10000) digits[count++] = (int16_t)(left % 10000);
+    int low = 0;
+    while (low < count && digits[low] == 0) low++;
+    out = put4(out, 8 + 2 * (count - low));
+    out = put2(out, count - low);
+    out = put2(out, count > low ? weight + count - 1 : 0);
+    out = put2(out, negative ? 0x4000 : 0);
+    out = put2(out, scale);
+    for (int i = count - 1; i >= low; i--) out = put2(out, digits[i]);
+    return out;
+}
+
+/* Rows of columns into out, which has room for them; returns how many bytes they take. */
+int64_t encode(const struct column *all, int64_t columns, int64_t n, uint8_t *out) {
+    uint8_t *const begin = out;
+    for (int64_t row = 0; row < n; row++) {
+        out = put2(out, (int)columns);
+        for (const struct column *column = all; column < all + columns; column++) {
+            if (column->valid && !bit(column->valid, column->first + row)) {
+                out = put4(out, -1);
+                continue;
+            }
+            switch (column->kind) {
+            case 0:
+                out = put4(out, column->width);
+                if (column->width == 8) {
+                    uint64_t value = load(column->data + 8 * row) - (uint64_t)column->shift;
+                    value = __builtin_bswap64(value);
+                    memcpy(out, &value, 8);
+                } else if (column->width == 4) {
+                    int32_t value;
+                    memcpy(&value, column->data + 4 * row, 4);
+                    put4(out, (int32_t)((uint32_t)value - (uint32_t)column->shift));
+                } else {
+                    int16_t value;
+                    memcpy(&value, column->data + 2 * row, 2);
+                    put2(out, value);
+                }
+                out += column->width;
+                break;
+            case 1:
+                out = put4(out, 1);
+                *out++ = (uint8_t)bit(column->data, column->first + row);
+                break;
+            case 2: {
+                const int32_t from = column->offsets[row], length = column->offsets[row + 1] - from;
+                out = put4(out, length + (column->head ? 1 : 0));
+                if (column->head) *out++ = (uint8_t)column->head;
+                memcpy(out, column->data + from, (size_t)length);
+                out += length;
+                break;
+            }
+            case 3:
+                out = put4(out, 16);
+                memcpy(out, column->data + 16 * row, 16);
+                out += 16;
+                break;
+            default:
+                out = put_decimal(out, column->data + 16 * row, column->scale);
+            }
+        }
+    }
+    return out - begin;
+}

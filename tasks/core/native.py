@@ -21,6 +21,7 @@ _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
     "walk": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER]),
     "numbers": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER]),
     "pieces": (None, [_POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER]),
+    "encode": (_LONG, [_POINTER, _LONG, _LONG, _POINTER]),
     "decimals": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER]),
 }
 
@@ -43,10 +44,14 @@ def _load() -> Any:
 
 
 library: Any = _load()
-"""The loaded functions of `native.c`, or None."""
 
 
-def at(array: npt.NDArray[Any]) -> int:
+def compiled() -> Any:
+    """Return the functions of `native.c`, or None where they are not built or not wanted."""
+    return library
+
+
+def address(array: npt.NDArray[Any]) -> int:
     """Return where the elements of a contiguous `array` begin in memory."""
     assert array.flags.c_contiguous
     return int(array.ctypes.data)

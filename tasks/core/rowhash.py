@@ -28,7 +28,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.core import native
+from tasks.core.native import address, compiled
 
 Words = npt.NDArray[np.uint64]
 
@@ -85,9 +85,9 @@ def row_hashes(batch: pa.RecordBatch) -> Words:
 
 
 def _absorb(rows: Words, cells: Words) -> None:
-    if native.library:
+    if library := compiled():
         cells = np.ascontiguousarray(cells)
-        native.library.absorb(native.at(rows), native.at(cells), len(rows))
+        library.absorb(address(rows), address(cells), len(rows))
         return
     rows ^= cells
     rows += STEP
@@ -195,8 +195,8 @@ def text_cells(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> W
     """Return the cells of the values of `data` between `offsets`."""
     lengths = np.diff(offsets)
     cells = np.empty(len(lengths), np.uint64)
-    if native.library:
-        native.library.text_cells(native.at(offsets), native.at(data), len(lengths), native.at(cells))
+    if library := compiled():
+        library.text_cells(address(offsets), address(data), len(lengths), address(cells))
         return cells
     data = np.concatenate([data, np.zeros(8, np.uint8)])  # the last word may end behind the last value
     counts = np.maximum((lengths + 7) >> 3, 1)

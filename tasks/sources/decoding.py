@@ -15,7 +15,7 @@ import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.core import native
+from tasks.core import address, compiled
 from tasks.sources.columns import Unfit
 
 Bytes = npt.NDArray[np.uint8]
@@ -92,15 +92,15 @@ def fields(rows: Rows, columns: int) -> list[Field]:
     n = len(rows)
     positions, lengths = np.empty((columns, n), np.int64), np.empty((columns, n), np.int32)
     starts, ends = np.ascontiguousarray(rows.starts), np.ascontiguousarray(rows.ends)
-    if native.library:
-        whole = native.library.walk(
-            native.at(rows.block),
-            native.at(starts),
-            native.at(ends),
+    if library := compiled():
+        whole = library.walk(
+            address(rows.block),
+            address(starts),
+            address(ends),
             n,
             columns,
-            native.at(positions),
-            native.at(lengths),
+            address(positions),
+            address(lengths),
         )
         if whole != n:
             raise Broken
@@ -133,12 +133,12 @@ def frames(block: Bytes) -> tuple[Longs, Longs, int, bool]:
     Returns:
         Where the rows begin, where they end, where the next message begins, and whether that one is not data.
     """
-    if native.library:
+    if library := compiled():
         room = len(block) // 7 + 1
         where, until = np.empty(room, np.int64), np.empty(room, np.int64)
         taken, stop = np.zeros(1, np.int64), np.zeros(1, np.int32)
-        out = [native.at(array) for array in (where, until, taken, stop)]
-        n = native.library.frames(native.at(block), len(block), room, *out)
+        out = [address(array) for array in (where, until, taken, stop)]
+        n = library.frames(address(block), len(block), room, *out)
         return where[:n], until[:n], int(taken[0]), bool(stop[0])
     begins: Longs = np.flatnonzero(block[: max(0, len(block) - 4)] == ord("d"))
     ends: Longs = begins + 1 + _unaligned(block, "<u4")[begins + 1].byteswap().astype(np.int64)
@@ -213,14 +213,14 @@ def decimal(kind: pa.Decimal128Type) -> Decode:
 
     def decode(field: Field) -> pa.Array:
         low = np.empty(len(field), np.int64)
-        if native.library:
-            fit = native.library.decimals(
-                native.at(field.block),
-                native.at(field.positions),
-                native.at(field.lengths),
+        if library := compiled():
+            fit = library.decimals(
+                address(field.block),
+                address(field.positions),
+                address(field.lengths),
                 len(field),
                 kind.scale,
-                native.at(low),
+                address(low),
             )
             if fit != len(field):
                 raise Unfit
@@ -298,18 +298,18 @@ def binary(field: Field) -> pa.Array:
 
 
 def _pieces(kind: pa.DataType, field: Field, skip: int) -> pa.Array:
-    if native.library is None:
+    if (library := compiled()) is None:
         return _pieces_by_views(kind, field, skip)
     offsets = np.zeros(len(field) + 1, np.int64)
     np.cumsum(np.maximum(field.lengths - skip, 0), out=offsets[1:])
     data = np.empty(int(offsets[-1]), np.uint8)
-    native.library.pieces(
-        native.at(field.block),
-        native.at(field.positions),
-        native.at(field.lengths),
+    library.pieces(
+        address(field.block),
+        address(field.positions),
+        address(field.lengths),
         len(field),
         skip,
-        native.at(data),
+        address(data),
     )
     validity, nulls = field.validity()
     buffers = [validity, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
@@ -335,14 +335,14 @@ def _pieces_by_views(kind: pa.DataType, field: Field, skip: int) -> pa.Array:
 def _numbers(field: Field, width: int) -> Any:
     """Return the big-endian numbers of `width` bytes as an array of signed integers; NULL gives 0."""
     out = np.zeros(len(field), f"<i{width}")
-    if native.library:
-        right = native.library.numbers(
-            native.at(field.block),
-            native.at(field.positions),
-            native.at(field.lengths),
+    if library := compiled():
+        right = library.numbers(
+            address(field.block),
+            address(field.positions),
+            address(field.lengths),
             len(field),
             width,
-            native.at(out),
+            address(out),
         )
         if right != len(field):
             raise Broken

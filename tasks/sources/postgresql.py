@@ -203,26 +203,7 @@ def described(raw: Any, schema: str, name: str) -> Table:
             "The table was dropped while the backup began", where=name, fix="run the backup again"
         )
     oid, partitioned = row
-    # A domain is read as the type it is over, and recorded under its own name.
-    rows = raw.execute(
-        """
-        WITH RECURSIVE base AS (
-            SELECT a.attnum, a.atttypid AS typid, a.atttypmod AS typmod FROM pg_attribute a
-            WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
-            UNION ALL
-            SELECT b.attnum, t.typbasetype, t.typtypmod FROM base b JOIN pg_type t ON t.oid = b.typid
-            WHERE t.typtype = 'd'
-        )
-        SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
-               format_type(b.typid, b.typmod), a.attgenerated <> ''
-        FROM pg_attribute a
-        JOIN base b ON b.attnum = a.attnum
-        JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
-        WHERE a.attrelid = %(oid)s ORDER BY a.attnum
-        """,
-        {"oid": oid},
-    ).fetchall()
-    table_columns = [_column(*row) for row in rows]
+    table_columns = [_column(*row[:5]) for row in _columns(raw, oid)]
     keys = raw.execute(
         """
         SELECT contype::text, conkey, confrelid, confkey,
@@ -256,6 +237,40 @@ def described(raw: Any, schema: str, name: str) -> Table:
     return Table(facts, table_columns, partitioned)
 
 
+def _columns(raw: Any, oid: int) -> list[tuple[Any, ...]]:
+    """Return name, declared type, nullability, type beneath a domain, computed or not, and kind of type."""
+    # A domain is read as the type it is over, and recorded under its own name.
+    found: list[tuple[Any, ...]] = raw.execute(
+        """
+        WITH RECURSIVE base AS (
+            SELECT a.attnum, a.atttypid AS typid, a.atttypmod AS typmod FROM pg_attribute a
+            WHERE a.attrelid = %(oid)s AND a.attnum > 0 AND NOT a.attisdropped
+            UNION ALL
+            SELECT b.attnum, t.typbasetype, t.typtypmod FROM base b JOIN pg_type t ON t.oid = b.typid
+            WHERE t.typtype = 'd'
+        )
+        SELECT a.attname, format_type(a.atttypid, a.atttypmod), NOT a.attnotnull,
+               format_type(b.typid, b.typmod), a.attgenerated <> '', t.typtype::text
+        FROM pg_attribute a
+        JOIN base b ON b.attnum = a.attnum
+        JOIN pg_type t ON t.oid = b.typid AND t.typtype <> 'd'
+        WHERE a.attrelid = %(oid)s ORDER BY a.attnum
+        """,
+        {"oid": oid},
+    ).fetchall()
+    return found
+
+
+def types_of(raw: Any, table: str) -> dict[str, str]:
+    """Return for each column of `table` (quoted, with its schema) the type beneath, without length; or `enum`."""
+    oid = raw.execute("SELECT %s::regclass::oid", (table,)).fetchone()[0]
+    return {row[0]: "enum" if row[5] == "e" else _bare(row[3]) for row in _columns(raw, oid)}
+
+
+def _bare(declared: str) -> str:
+    return re.sub(r"\(.*?\)", "", declared).strip()
+
+
 def _numbered(raw: Any, oid: int) -> dict[int, str]:
     query = "SELECT attnum, attname FROM pg_attribute WHERE attrelid = %s AND attnum > 0"
     return dict(raw.execute(query, (oid,)).fetchall())
@@ -284,7 +299,7 @@ _DIGITS = 18
 
 def _column(name: str, declared: str, nullable: bool, base: str, generated: bool) -> Column:
     facts = ColumnFacts(name, declared, nullable, generated=generated)
-    kind = re.sub(r"\(.*?\)", "", base).strip()
+    kind = _bare(base)
     if kind in _NATIVE:
         return Column(facts, quoted(name), *_NATIVE[kind])
     if kind == "numeric" and (size := re.fullmatch(r"numeric\((\d+),(-?\d+)\)", base)):

@@ -6,6 +6,7 @@ import io
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import chain
 from typing import Any
 
 import pyarrow as pa
@@ -13,11 +14,12 @@ import pyarrow.compute as pc
 import sqlalchemy as sa
 from pyarrow import csv
 
-from tasks.core import Clock, UsageError
+from tasks.core import Clock, UsageError, compiled
+from tasks.sources.encoding import SIGNATURE, TRAILER, Form, encoded, form_of
 from tasks.sources.errors import SourceError
 from tasks.sources.facts import TableFacts
 from tasks.sources.porting import uuid_text
-from tasks.sources.postgresql import SETTINGS, PostgresqlReader, described, reason, schema_of
+from tasks.sources.postgresql import SETTINGS, PostgresqlReader, described, reason, schema_of, types_of
 from tasks.sources.reading import SourceReader, quoted
 from tasks.sources.target import TargetWriter
 
@@ -106,12 +108,31 @@ class _Writer(TargetWriter):
                     self._run(f"INSERT INTO {self._named(table)} DEFAULT VALUES")
                 rows += batch.num_rows
             return rows
-        statement = f"COPY {self._named(table)} ({names}) FROM STDIN (FORMAT csv)"
-        with self._raw.cursor() as cursor, cursor.copy(statement) as copy:
-            for batch in batches:
-                copy.write(_csv(batch.select(written)))
-                rows += batch.num_rows
+        into = f"COPY {self._named(table)} ({names}) FROM STDIN"
+        forms = None
+        with self._raw.cursor() as cursor:
+            batches = iter(batches)
+            first = next(batches, None)
+            if first is not None:
+                forms = self._forms(table, first.schema, written)
+            with cursor.copy(f"{into} (FORMAT {'csv' if forms is None else 'binary'})") as copy:
+                if forms is not None:
+                    copy.write(SIGNATURE)
+                for batch in chain([first] if first is not None else [], batches):
+                    chosen = batch.select(written)
+                    copy.write(_csv(chosen) if forms is None else encoded(chosen, forms))
+                    rows += batch.num_rows
+                if forms is not None:
+                    copy.write(TRAILER)
         return rows
+
+    def _forms(self, table: TableFacts, schema: pa.Schema, written: list[int]) -> list[Form] | None:
+        """Return how each column is written in binary form, or None if one of them cannot be."""
+        if compiled() is None:
+            return None
+        declared = types_of(self._raw, self._named(table))
+        forms = [form_of(schema.field(at).type, declared[table.columns[at].name]) for at in written]
+        return None if None in forms else [form for form in forms if form is not None]
 
     def finish(self, tables: Sequence[TableFacts]) -> None:
         for statement in [one for table in tables for one in table.keys]:

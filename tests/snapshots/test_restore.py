@@ -341,6 +341,40 @@ def test_every_type_of_postgresql_comes_back_as_the_same_text(
 
 
 @pytest.mark.integration
+@pytest.mark.parametrize("compiled", [True, False])
+def test_types_that_have_a_binary_form_come_back_at_their_limits(
+    store: Store,
+    writer: sa.Connection,
+    new_database: Callable[[], str],
+    monkeypatch: pytest.MonkeyPatch,
+    compiled: bool,
+) -> None:
+    if not compiled:
+        monkeypatch.setattr("tasks.core.native.library", None)
+    for statement in (
+        "CREATE TYPE weather AS ENUM ('so so', 'fine')",
+        "CREATE DOMAIN cents AS numeric(18,2)",
+        "CREATE TABLE t (a smallint, b int PRIMARY KEY, c bigint, d real, e float8, f boolean, g text, h varchar(9),"
+        " i char(4), j bytea, k uuid, l date, m timestamp, n timestamptz, o time, p numeric(18,18), q numeric(38,10),"
+        " r jsonb, s json, u weather, v cents)",
+        "INSERT INTO t VALUES (-32768, -2147483648, -9223372036854775808, '-0', 'NaN', true, '', 'ü', 'x', '',"
+        " '00000000-0000-0000-0000-000000000000', '0001-01-01', '0001-01-01', '9999-12-31 23:59:59.999999Z', '0:00',"
+        " 0.000000000000000001, -9999999999999999999999999999.9999999999, '{\"b\": 1.10}', '{\"b\" : 1.10 }', 'so so',"
+        " -9999999999999999.99)",
+        "INSERT INTO t VALUES (32767, 2147483647, 9223372036854775807, 'infinity', '-infinity', false,"
+        " repeat('x', 99999), '', '', decode(repeat('00ff', 5000), 'hex'), 'ffffffff-ffff-ffff-ffff-ffffffffffff',"
+        " '9999-12-31', '9999-12-31', '0001-01-01Z', '23:59:59.999999', -0.999999999999999999, 0, 'null', 'null', 'fine', 0)",
+        "INSERT INTO t (b) VALUES (0)",
+    ):
+        writer.exec_driver_sql(statement)
+    target = new_database()
+    assert restored(store, snapshot(store, url_of(writer)), target).equal
+    query = "SELECT t::text FROM t ORDER BY b"
+    assert texts(target, query) == texts(url_of(writer), query)
+    assert facts(target) == facts(url_of(writer))
+
+
+@pytest.mark.integration
 def test_a_postgresql_schema_comes_back_with_keys_sequences_partitions_and_comments(
     store: Store, writer: sa.Connection, new_database: Callable[[], str]
 ) -> None:

@@ -1,4 +1,4 @@
-"""Reading COPY BINARY: the compiled and the Python decoder give the same, and refuse the same."""
+"""COPY BINARY: both decoders give the same and refuse the same, and what is written is what PostgreSQL sends."""
 # ruff: noqa: DTZ001 (the columns under test hold naive times)
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import native
-from tasks.sources import decoding
+from tasks.sources import decoding, encoding
 from tasks.sources.columns import Unfit
 
 MIDNIGHT_2000 = dt.datetime(2000, 1, 1)
@@ -247,3 +247,45 @@ def test_messages_are_cut_the_same_way_by_both(raw: bytes) -> None:
     compiled = outcome()
     with python_only():
         assert outcome() == compiled
+
+
+DECLARED = {
+    "double": "double precision",
+    "timestamp": "timestamp without time zone",
+    "time": "time without time zone",
+    "numeric(18,6)": "numeric",
+    "numeric(18,0)": "numeric",
+    "numeric(18,18)": "numeric",
+}
+
+
+@pytest.mark.skipif(native.library is None, reason="no C compiler built the loops that write COPY BINARY")
+@given(st.data())
+def test_what_is_written_is_what_postgresql_itself_would_send(data: st.DataObject) -> None:
+    names = data.draw(st.lists(st.sampled_from(sorted(KINDS)), min_size=1, max_size=5))
+    rows = data.draw(
+        st.lists(st.tuples(*(st.none() | KINDS[name][2] for name in names)), min_size=0, max_size=12)
+    )
+    begin = data.draw(st.integers(0, len(rows)))
+    columns = [[row[at] for row in rows] for at in range(len(names))]
+    batch = pa.RecordBatch.from_arrays(
+        [pa.array(column, KINDS[name][0]) for name, column in zip(names, columns, strict=True)],
+        names=[str(at) for at in range(len(names))],
+    ).slice(begin)
+    forms = [encoding.form_of(KINDS[name][0], DECLARED.get(name, name)) for name in names]
+    assert None not in forms
+    expected = b"".join(
+        row_of([None if one is None else KINDS[name][3](one) for name, one in zip(names, row, strict=True)])
+        for row in rows[begin:]
+    )
+    assert bytes(encoding.encoded(batch, forms)) == expected
+
+
+@pytest.mark.skipif(native.library is None, reason="no C compiler built the loops that write COPY BINARY")
+@given(st.decimals(-(10**20) + 1, 10**20 - 1, places=18))
+def test_a_decimal_of_38_digits_is_written_as_postgresql_sends_it(value: Decimal) -> None:
+    kind = pa.decimal128(38, 18)
+    batch = pa.RecordBatch.from_arrays([pa.array([value], kind)], names=["v"])
+    form = encoding.form_of(kind, "numeric")
+    assert form is not None
+    assert bytes(encoding.encoded(batch, [form])) == row_of([numeric(value)])
