@@ -363,7 +363,8 @@ def test_types_that_have_a_binary_form_come_back_at_their_limits(
         " -9999999999999999.99)",
         "INSERT INTO t VALUES (32767, 2147483647, 9223372036854775807, 'infinity', '-infinity', false,"
         " repeat('x', 99999), '', '', decode(repeat('00ff', 5000), 'hex'), 'ffffffff-ffff-ffff-ffff-ffffffffffff',"
-        " '9999-12-31', '9999-12-31', '0001-01-01Z', '23:59:59.999999', -0.999999999999999999, 0, 'null', 'null', 'fine', 0)",
+        " '9999-12-31', '9999-12-31', '0001-01-01Z', '23:59:59.999999', -0.999999999999999999, 0,"
+        " 'null', 'null', 'fine', 0)",
         "INSERT INTO t (b) VALUES (0)",
     ):
         writer.exec_driver_sql(statement)
