@@ -15,7 +15,13 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.cli import show
-from tasks.core import MailstayError, UsageError, mask_addresses, report_progress_to
+from tasks.core import (
+    MailstayError,
+    UsageError,
+    bytes_per_second,
+    mask_addresses,
+    report_progress_to,
+)
 
 EPILOGUE = (
     "Exit codes: 0 done; 1 something is wrong (the message says what); 2 wrong use or a broken plan; "
@@ -133,13 +139,19 @@ def demo(
 def backup(
     plan: PlanOption = "plan.yaml",
     source: Annotated[str, typer.Option(help="One source of the plan, or `all`.")] = "all",
+    limit_rate: Annotated[
+        str,
+        typer.Option(help="The most to read from each source, such as 20MiB/s; the plan's limit if absent."),
+    ] = "",
     json_: JsonOption = False,
 ) -> None:
     """Take a verified snapshot of every source of the plan. Reads only; commits all tables of a source or none."""
+    if limit_rate:
+        bytes_per_second(limit_rate)  # a slip here is said before anything is started
     with _flows(quiet=json_):
         from flows.backup import backup as run
 
-        result = run(plan=plan, source=source)
+        result = run(plan=plan, source=source, limit_rate=limit_rate)
     show.as_json(result) if json_ else show.backups(result)
 
 

@@ -34,27 +34,33 @@ class Bars:
         self._bar: Progress | None = None
         self._title = ""
         self._began = 0.0
+        self._units = self._bytes = 0
 
     def start(self, title: str, total: int | None = None) -> None:
         """Begin work called `title` of `total` units."""
         self.finish()
         self._title, self._began = title, time.monotonic()
+        self._units = self._bytes = 0
         if self._live:
             self._bar = Progress(
                 TextColumn("  {task.description}"),
                 BarColumn(bar_width=28),
                 MofNCompleteColumn(),
+                TextColumn("{task.fields[size]}"),
                 TimeRemainingColumn(),
                 console=err,
                 transient=True,
             )
-            self._bar.add_task(title, total=total)
+            self._bar.add_task(title, total=total, size="")
             self._bar.start()
 
-    def advance(self, units: int = 1) -> None:
-        """Report that `units` more are done."""
+    def advance(self, units: int = 1, nbytes: int = 0) -> None:
+        """Report that `units` more are done, of `nbytes` bytes."""
+        self._units, self._bytes = self._units + units, self._bytes + nbytes
         if self._bar is not None:
-            self._bar.advance(self._bar.task_ids[0], units)
+            self._bar.update(
+                self._bar.task_ids[0], advance=units, size=size(self._bytes) if self._bytes else ""
+            )
 
     def finish(self, note: str = "") -> None:
         """End the current work."""
@@ -62,8 +68,9 @@ class Bars:
             self._bar.stop()
             self._bar = None
         elif self._title and not self._quiet and time.monotonic() - self._began > 2:
+            done = f"{self._units:,}, {size(self._bytes)}" if self._bytes else "done"
             err.print(
-                f"  {self._title}: {note or 'done'} ({time.monotonic() - self._began:.0f} s)", markup=False
+                f"  {self._title}: {note or done} ({time.monotonic() - self._began:.0f} s)", markup=False
             )
         self._title = ""
 

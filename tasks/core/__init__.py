@@ -12,7 +12,7 @@ from tasks.core.money import Money
 from tasks.core.native import address, compiled
 from tasks.core.progress import Progress, SilentProgress, current_progress, report_progress_to
 from tasks.core.rowhash import TableChecksum, row_hashes
-from tasks.core.text import mask_addresses, plural
+from tasks.core.text import bytes_per_second, mask_addresses, plural
 
 __all__ = [
     "Behind",
@@ -28,6 +28,7 @@ __all__ = [
     "TableChecksum",
     "UsageError",
     "address",
+    "bytes_per_second",
     "canonical_json",
     "compiled",
     "crash_point",

@@ -11,8 +11,8 @@ class Progress(Protocol):
     def start(self, title: str, total: int | None = None) -> None:
         """Begin work called `title`, of `total` units (rows, messages) where that is known."""
 
-    def advance(self, units: int = 1) -> None:
-        """Report that `units` more are done."""
+    def advance(self, units: int = 1, nbytes: int = 0) -> None:
+        """Report that `units` more are done, of `nbytes` bytes; fewer than none where work begins again."""
 
     def finish(self, note: str = "") -> None:
         """End the current work, with a short `note` of what came out."""
@@ -24,7 +24,7 @@ class SilentProgress:
     def start(self, title: str, total: int | None = None) -> None:
         """Ignore the start of `title`."""
 
-    def advance(self, units: int = 1) -> None:
+    def advance(self, units: int = 1, nbytes: int = 0) -> None:
         """Ignore `units`."""
 
     def finish(self, note: str = "") -> None:

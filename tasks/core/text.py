@@ -4,8 +4,26 @@ from __future__ import annotations
 
 import re
 
+from tasks.core.errors import UsageError
+
 # Too wide rather than too narrow: letters of every script, and whatever else mail systems take before the @.
 _ADDRESS = re.compile(r"""[^\s<>()\[\]{},;:"|]+@[^\s<>()\[\]{},;:"'|]+""")
+
+_UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
+_RATE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})/s")
+
+
+def bytes_per_second(text: str) -> int:
+    """Return the rate that `text` says, such as `20MiB/s` or `500 kB/s`.
+
+    Raises:
+        UsageError: it says none, or less than one byte a second.
+    """
+    found = _RATE.fullmatch(text.strip())
+    rate = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    if rate < 1:
+        raise UsageError(f"{text!r} is no rate", fix=f"write 20MiB/s; the units are {', '.join(_UNITS)}")
+    return rate
 
 
 def mask_addresses(text: str) -> str:

@@ -13,6 +13,8 @@ from zoneinfo import ZoneInfo
 
 from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
 
+from tasks.core import UsageError, bytes_per_second
+
 Minutes = Annotated[int, Field(ge=0, le=60 * 24 * 366)]
 CauseClass = Literal[
     "technical_failure", "cyber_attack", "human_error", "natural_disaster", "provider_suspension", "unknown"
@@ -95,6 +97,20 @@ class SourcePlan(_Part):
         None, description="Folder of the table contracts that `validate` applies, relative to this file."
     )
     backup_every: Minutes = Field(1440, description="Minutes between two backups, as scheduled.")
+    limit_rate: str | None = Field(
+        None,
+        description="The most a backup reads from this database, such as `20MiB/s`; as fast as it can if absent.",
+    )
+
+    @field_validator("limit_rate")
+    @classmethod
+    def _a_rate(cls, value: str | None) -> str | None:
+        if value is not None:
+            try:
+                bytes_per_second(value)
+            except UsageError as error:
+                raise ValueError(f"{error.what}: {error.fix}") from None
+        return value
 
     @model_validator(mode="after")
     def _one_url(self) -> SourcePlan:

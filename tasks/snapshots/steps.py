@@ -11,7 +11,7 @@ from datetime import timedelta
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
-from tasks.core import SystemClock, UsageError, current_progress, open_clock, plural
+from tasks.core import SystemClock, UsageError, bytes_per_second, current_progress, open_clock, plural
 from tasks.plan import LoadedPlan, load_plan, secret
 from tasks.snapshots.errors import Damaged, SnapshotError
 from tasks.snapshots.models import Manifest, split_name
@@ -50,10 +50,11 @@ def choose_sources(plan: str, source: str) -> list[str]:
 
 
 @task(task_run_name="snapshot-{source}", retries=2, retry_delay_seconds=[2, 10])
-def snapshot_source(plan: str, source: str) -> BackedUp:
+def snapshot_source(plan: str, source: str, limit_rate: str = "") -> BackedUp:
     """Copy all tables of one source from one consistent point into the store and commit them."""
     loaded = load_plan(plan)
     settings = loaded.plan.sources[source]
+    rate = limit_rate or settings.limit_rate
     began = SystemClock().now()
     manifest = take_snapshot(
         open_source(
@@ -66,6 +67,7 @@ def snapshot_source(plan: str, source: str) -> BackedUp:
         open_plan_store(loaded, create=True),
         clock=open_clock(loaded.clock_spec()),
         plan_digest=loaded.digest,
+        limit_rate=bytes_per_second(rate) if rate else None,
         progress=current_progress(),
     )
     seconds = (SystemClock().now() - began).total_seconds()

@@ -15,6 +15,7 @@ from tasks.core import Behind, Clock, Progress, SilentProgress, TableChecksum, c
 from tasks.snapshots.errors import AlreadyCommitted, SnapshotError
 from tasks.snapshots.leases import lease, wait_for_prune
 from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name, split_name
+from tasks.snapshots.pacing import RateLimit
 from tasks.snapshots.spool import OBJECT_BYTES, ParquetSpool, segment_rows_for, spool_folder
 from tasks.snapshots.store import Store
 from tasks.sources import BATCH_ROWS, Source, SourceReader, ValueDoesNotFit
@@ -28,6 +29,7 @@ def take_snapshot(
     plan_digest: str,
     batch_rows: int = BATCH_ROWS,
     object_bytes: int = OBJECT_BYTES,
+    limit_rate: int | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Copy all tables of `source` from one consistent point into `store` and return the committed manifest.
@@ -42,7 +44,9 @@ def take_snapshot(
         plan_digest: digest of the plan this backup runs under.
         batch_rows: rows per batch.
         object_bytes: the most one object may have.
-        progress: is told of every table and its rows.
+        limit_rate: the most that is read from the source, in bytes of Arrow a second; the read transaction stays open
+            the longer.
+        progress: is told of the rows and bytes of all tables.
 
     Raises:
         SourceError: the source cannot be read.
@@ -58,13 +62,25 @@ def take_snapshot(
         earlier = store.snapshot_ids(source.name)
         before = store.manifest(earlier[-1]).tables if earlier else {}
         with source.open(clock) as reader, spool_folder(store.storage.root) as folder:
-            names = [facts.name for facts in reader.tables()]
+            counts = {facts.name: reader.row_count(facts.name) for facts in reader.tables()}
+            pace = RateLimit(limit_rate, clock) if limit_rate else None
+            progress.start(source.name, sum(counts.values()))
             tables = {
                 name: _copy_table(
-                    reader, name, store, folder, batch_rows, object_bytes, before.get(name), progress
+                    reader,
+                    name,
+                    rows,
+                    store,
+                    folder,
+                    batch_rows,
+                    object_bytes,
+                    before.get(name),
+                    pace,
+                    progress,
                 )
-                for name in names
+                for name, rows in counts.items()
             }
+            progress.finish()
         crash_point("snapshot.objects_stored")
         return _commit(store, source.name, reader.consistency, tables, plan_digest, started_at, clock)
 
@@ -72,34 +88,44 @@ def take_snapshot(
 def _copy_table(
     reader: SourceReader,
     name: str,
+    source_rows: int,
     store: Store,
     folder: Path,
     batch_rows: int,
     object_bytes: int,
     before: TableEntry | None,
+    pace: RateLimit | None,
     progress: Progress,
 ) -> TableEntry:
-    source_rows = reader.row_count(name)
     while True:
-        progress.start(name, source_rows)
+        read = _Read(pace, progress)
         try:
             entry = _copy(
-                reader,
-                name,
-                source_rows,
-                store.put_object,
-                folder,
-                batch_rows,
-                object_bytes,
-                before,
-                progress,
+                reader, name, source_rows, store.put_object, folder, batch_rows, object_bytes, before, read
             )
-        except ValueDoesNotFit as wider:
-            progress.finish(f"{wider.column} is read again as {wider.cast}")
+        except ValueDoesNotFit:  # the column is wider now: from the start, in the same transaction
+            read.start_again()
             continue
-        progress.finish()
         crash_point("snapshot.table_done")
         return entry
+
+
+class _Read:
+    """What was read of one table: told to whoever watches, and held to the rate."""
+
+    def __init__(self, pace: RateLimit | None, progress: Progress) -> None:
+        self._pace, self._progress = pace, progress
+        self._rows = self._bytes = 0
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        self._rows += batch.num_rows
+        self._bytes += batch.nbytes
+        self._progress.advance(batch.num_rows, nbytes=batch.nbytes)
+        if self._pace is not None:
+            self._pace.take(batch.nbytes)
+
+    def start_again(self) -> None:
+        self._progress.advance(-self._rows, nbytes=-self._bytes)
 
 
 def _copy(
@@ -111,7 +137,7 @@ def _copy(
     batch_rows: int,
     object_bytes: int,
     before: TableEntry | None,
-    progress: Progress,
+    read: _Read,
 ) -> TableEntry:
     facts, schema, checksum = reader.facts(name), reader.schema(name), TableChecksum()
     stored: list[int] = []
@@ -135,7 +161,7 @@ def _copy(
             hashes = row_hashes(batch)
             checksum.add(hashes)
             write(batch, hashes)
-            progress.advance(batch.num_rows)
+            read.add(batch)
     if spool.rows != source_rows:
         raise SnapshotError(
             f"{spool.rows:,} rows were read, the source counted {source_rows:,} in the same transaction",

@@ -173,7 +173,7 @@ def test_the_form_of_backup_describes_every_parameter() -> None:
     from flows.backup import backup
 
     properties = parameter_schema(backup.fn).properties
-    assert set(properties) == {"plan", "source"}
+    assert set(properties) == {"plan", "source", "limit_rate"}
     assert all(len(one["description"]) > 20 and "default" in one for one in properties.values())
 
 

@@ -19,7 +19,7 @@ class Meddler(SilentProgress):
     def __init__(self, engine: sa.Engine) -> None:
         self.engine, self.writes = engine, 0
 
-    def advance(self, units: int = 1) -> None:
+    def advance(self, units: int = 1, nbytes: int = 0) -> None:
         self.writes += 1
         with self.engine.begin() as connection:
             for statement in (
