@@ -1,6 +1,7 @@
 """The snapshot store: take, commit, verify, mark and read snapshots. FORMAT.md describes what lies on the disk."""
 
 from tasks.snapshots.canonical import CANONICAL
+from tasks.snapshots.costing import TableCost, costs
 from tasks.snapshots.diffing import TableDiff, diff
 from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, NotGivenBack, SnapshotError, StoreError
 from tasks.snapshots.models import (
@@ -52,6 +53,7 @@ __all__ = [
     "State",
     "Store",
     "StoreError",
+    "TableCost",
     "TableDiff",
     "TableEntry",
     "Verdict",
@@ -60,6 +62,7 @@ __all__ = [
     "arrow_schema",
     "canonical_views",
     "connect",
+    "costs",
     "diff",
     "generate_key",
     "key_pem",

@@ -68,7 +68,7 @@ def _table(
 ) -> TableDiff:
     import duckdb
 
-    schema = _schema(before, after)
+    schema = schema_changes(before, after)
     if [ref.sha256 for ref in before.objects] == [ref.sha256 for ref in after.objects]:
         return TableDiff(name, "changed" if schema else "same", 0, 0, 0, {}, schema)
     old = [column.name for column in before.facts.columns]
@@ -132,7 +132,8 @@ def _scan(files: list[str], columns: list[str]) -> ds.Scanner:
     return dataset.scanner(columns=projected or {"c0": ds.scalar(1)})
 
 
-def _schema(before: TableEntry, after: TableEntry) -> tuple[str, ...]:
+def schema_changes(before: TableEntry, after: TableEntry) -> tuple[str, ...]:
+    """Return what changed about a table's columns and key, in words; nothing if they are the same."""
     old = {column.name: column for column in before.facts.columns}
     new = {column.name: column for column in after.facts.columns}
     found = [f"column {name} is gone" for name in old if name not in new]
