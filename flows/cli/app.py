@@ -9,6 +9,7 @@ import os
 import sys
 import time
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -19,7 +20,9 @@ from tasks.core import (
     MailstayError,
     UsageError,
     bytes_per_second,
+    current_progress,
     mask_addresses,
+    open_clock,
     report_progress_to,
 )
 
@@ -269,10 +272,16 @@ def snapshots_show(
     plan: PlanOption = "plan.yaml",
     json_: JsonOption = False,
 ) -> None:
-    """Show one snapshot: its consistency point, and what each table holds and costs."""
+    """Show one snapshot: its consistency point, what each table holds, what it cost and why, and when it was read."""
+    from tasks.snapshots import costs, last_read
+
     _, store = _open_store(plan)
-    manifest = store.manifest(snapshot)
-    show.as_json(manifest) if json_ else show.snapshot(manifest)
+    manifest, cost = store.manifest(snapshot), costs(store, snapshot)
+    read = last_read(store, manifest.objects)
+    if json_:
+        show.as_json({**show.plain(manifest), "costs": cost, "last_read": read})
+    else:
+        show.snapshot(manifest, cost, read)
 
 
 @snapshots.command("diff")
@@ -335,14 +344,58 @@ def snapshots_verify(
             help="`structure`: manifests, chain, objects and sizes; `content`: every byte hashed too."
         ),
     ] = "content",
+    part: Annotated[
+        str,
+        typer.Option(
+            help="Read only this part of the objects: 3/7 is the third of seven, next/7 the one that waited longest."
+        ),
+    ] = "",
+    older_than: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Days after which an object not read in full is named; the plan's if absent."
+        ),
+    ] = None,
     json_: JsonOption = False,
 ) -> None:
-    """Verify that snapshots are whole; every damage is named with its object, table and snapshot (exit code 1)."""
-    from tasks.snapshots import verify
+    """Verify that snapshots are whole; every damage is named with its object, table and snapshot (exit code 1).
 
-    loaded, store = _open_store(plan)
-    report = verify(store, snapshot or None, level=level, anchors=loaded.plan.store.anchors)
-    show.as_json(report) if json_ else show.verification(report, level)
+    With the signing key in the environment the readings are kept per object, and a damaged object quarantines every
+    snapshot that holds it. Without it nothing is written.
+    """
+    from tasks.plan import load_plan
+    from tasks.snapshots import choose_part, overdue, verify, verify_and_record
+    from tasks.snapshots.steps import open_plan_store
+
+    if part and (snapshot or level != "content"):
+        raise UsageError("A part is of the whole store, and read to the last byte", fix="give --part alone")
+    loaded = load_plan(plan)
+    store = open_plan_store(loaded)
+    now, within = (
+        open_clock(loaded.clock_spec()).now(),
+        timedelta(days=older_than or loaded.plan.store.reread_days),
+    )
+    anchors = loaded.plan.store.anchors
+    report_progress_to(show.Bars(quiet=json_))
+    progress = current_progress()
+    if level == "content" and (part or store.can_sign):
+        report = verify_and_record(
+            store,
+            snapshot or None,
+            part=choose_part(store, part) if part else None,
+            at=now,
+            by="snapshots verify",
+            within=within,
+            anchors=anchors,
+            progress=progress,
+        )
+    else:
+        report = verify(store, snapshot or None, level=level, anchors=anchors, progress=progress)
+    late = overdue(store, within=within, now=now)
+    if json_:
+        show.as_json({**show.plain(report), "overdue": late})
+    else:
+        show.verification(report, late, within.days)
     if not report.ok:
         raise typer.Exit(1)
 

@@ -8,7 +8,7 @@ import json
 import logging
 import sys
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from enum import Enum
 from pathlib import Path
@@ -115,9 +115,9 @@ def table(columns: Sequence[str], rows: Iterable[Sequence[Any]], *, numbers: Seq
     out.print(drawn)
 
 
-def when(moment: datetime | None) -> str:
+def when(moment: datetime | None, otherwise: str = "—") -> str:
     """Return `moment` to the minute in UTC, or a dash."""
-    return "—" if moment is None else f"{moment:%Y-%m-%d %H:%M}"
+    return otherwise if moment is None else f"{moment:%Y-%m-%d %H:%M}"
 
 
 def size(count: int) -> str:
@@ -309,28 +309,52 @@ def snapshot_list(found: Sequence[Any]) -> None:
     )
 
 
-def snapshot(manifest: Any) -> None:
-    """Print one snapshot's facts and its tables."""
+def snapshot(manifest: Any, costs: Sequence[Any], read: Mapping[str, Any]) -> None:
+    """Print one snapshot's facts, its tables, what each cost and why, and since when all of it has been read."""
     out.print(f"{manifest.snapshot_id}  {manifest.started_at:%Y-%m-%d %H:%M:%S} UTC", markup=False)
     for key, value in manifest.consistency.items():
         out.print(f"  {key}: {value}", markup=False)
     table(
-        ["table", "rows", "objects", "size", "new objects", "new", "checksum", "casts"],
+        ["table", "rows", "objects", "size", "read in full", "checksum", "casts"],
         [
             [
                 name,
                 f"{entry.rows:,}",
                 len(entry.objects),
                 size(sum(one.bytes for one in entry.objects)),
-                entry.new_objects,
-                size(entry.new_bytes),
+                _read_since([read[one.sha256] for one in entry.objects]),
                 entry.checksum[:12],
                 ", ".join(f"{one.name}: {one.cast}" for one in entry.facts.columns if one.cast) or "—",
             ]
             for name, entry in manifest.tables.items()
         ],
-        numbers=["rows", "objects", "size", "new objects", "new"],
+        numbers=["rows", "objects", "size"],
     )
+    out.print()
+    table(
+        ["table", "new objects", "new", "reused objects", "reused", "why"],
+        [
+            [
+                one.name,
+                one.new_objects,
+                size(one.new_bytes),
+                one.reused_objects,
+                size(one.reused_bytes),
+                one.reason,
+            ]
+            for one in costs
+        ],
+        numbers=["new objects", "new", "reused objects", "reused"],
+    )
+
+
+def _read_since(readings: Sequence[Any]) -> str:
+    """Return when the object that waited longest was read, how many never were, or how many are damaged."""
+    if damaged := sum(one is not None and not one.whole for one in readings):
+        return f"{damaged} DAMAGED"
+    if never := sum(one is None for one in readings):
+        return f"{never} never"
+    return when(min(one.at for one in readings))
 
 
 def differences(found: Sequence[Any]) -> None:
@@ -354,13 +378,24 @@ def differences(found: Sequence[Any]) -> None:
     out.print(f"{plural(len(found) - len(changed), 'table')} the same", markup=False)
 
 
-def verification(report: Any, level: str) -> None:
-    """Print every damage that was found, or that there is none."""
+def verification(report: Any, late: Sequence[Any], days: int) -> None:
+    """Print every damage that was found, or that there is none, and which objects were not read for too long."""
     for one in report.findings:
         place = " ".join(str(part) for part in (one.snapshot_id, one.table, one.object) if part)
         out.print(f"{one.kind}: {one.message} [{place}]", markup=False)
-    verdict = "whole" if report.ok else f"{len(report.findings)} findings"
-    out.print(f"{level}: {report.objects} objects, {size(report.bytes)}: {verdict}", markup=False)
+    verdict = "whole" if report.ok else plural(len(report.findings), "finding")
+    part = f" (part {report.part})" if report.part else ""
+    kept = "; kept per object" if report.recorded else ""
+    out.print(
+        f"{report.level}{part}: {plural(report.objects, 'object')}, {size(report.bytes)}: {verdict}{kept}",
+        markup=False,
+    )
+    if late:
+        out.print(
+            f"{plural(len(late), 'object')} ({size(sum(one.bytes for one in late))}) not read in full for "
+            f"{plural(days, 'day')}; the longest: {late[0].sha256} ({when(late[0].last_read, 'never')})",
+            markup=False,
+        )
     for source, head in report.heads.items():
         out.print(f"head of {source}: {head}  (store.anchors of the plan takes it)", markup=False)
 

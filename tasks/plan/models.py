@@ -53,6 +53,11 @@ class StorePlan(_Part):
     anchors: dict[str, str] = Field(
         default={}, description="Per source the last anchored manifest digest: removal of newer ones shows."
     )
+    reread_days: int = Field(
+        30,
+        ge=1,
+        description="Every object is read in full at least once in so many days; older ones are named.",
+    )
 
 
 class Retention(_Part):

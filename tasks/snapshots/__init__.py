@@ -2,6 +2,7 @@
 
 from tasks.snapshots.canonical import CANONICAL
 from tasks.snapshots.costing import TableCost, costs
+from tasks.snapshots.coverage import LastRead, Overdue, Part, choose_part, last_read, overdue
 from tasks.snapshots.diffing import TableDiff, diff
 from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, NotGivenBack, SnapshotError, StoreError
 from tasks.snapshots.models import (
@@ -9,6 +10,7 @@ from tasks.snapshots.models import (
     Level,
     Manifest,
     ObjectRef,
+    ReadBack,
     SnapshotInfo,
     State,
     TableEntry,
@@ -30,20 +32,24 @@ from tasks.snapshots.signing import (
 )
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import arrow_schema, take_snapshot
-from tasks.snapshots.verifying import VerifyFinding, VerifyReport, verify
+from tasks.snapshots.verifying import VerifyFinding, VerifyReport, verify, verify_and_record
 
 __all__ = [
     "CANONICAL",
     "AlreadyCommitted",
     "Damaged",
     "Hold",
+    "LastRead",
     "Level",
     "Manifest",
     "NoStore",
     "NotGivenBack",
     "ObjectRef",
+    "Overdue",
+    "Part",
     "Pruned",
     "Reached",
+    "ReadBack",
     "Rehearsed",
     "Restored",
     "RestoredTable",
@@ -61,14 +67,17 @@ __all__ = [
     "VerifyReport",
     "arrow_schema",
     "canonical_views",
+    "choose_part",
     "connect",
     "costs",
     "diff",
     "generate_key",
     "key_pem",
+    "last_read",
     "load_key",
     "load_or_create_key",
     "open_store",
+    "overdue",
     "parquet_scan",
     "prune",
     "public_key_hex",
@@ -78,4 +87,5 @@ __all__ = [
     "split_name",
     "take_snapshot",
     "verify",
+    "verify_and_record",
 ]

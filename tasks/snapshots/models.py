@@ -50,6 +50,7 @@ def _known_name(value: str) -> str:
 
 SnapshotId = Annotated[str, AfterValidator(_known_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
+ShortHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 KeyValue = str | int | bool | None
 
 
@@ -138,11 +139,14 @@ class Manifest(Record):
         return sum(table.rows for table in self.tables.values())
 
     @property
+    def objects(self) -> list[ObjectRef]:
+        """The objects of all tables."""
+        return [ref for table in self.tables.values() for ref in table.objects]
+
+    @property
     def bytes(self) -> int:
         """Bytes of all objects, each counted once."""
-        return sum(
-            {ref.sha256: ref.bytes for table in self.tables.values() for ref in table.objects}.values()
-        )
+        return sum({ref.sha256: ref.bytes for ref in self.objects}.values())
 
 
 class Verdict(Record):
@@ -159,6 +163,26 @@ class Verdict(Record):
     level: Level | None = None
     ok: bool = True
     findings: list[dict[str, Any]] = []
+    at: AwareDatetime
+    by: str
+
+
+class ReadBack(Record):
+    """A signed record of one run that read objects in full: which, when the run began, and what came out.
+
+    Objects are named by `short_hash`, which is enough to tell those of one store apart: 100,000 of them take 2 MB.
+
+    Args:
+        part: such as `3/7`, where the run read one part of the store's objects.
+        whole: objects that hold the bytes that were written.
+        damaged: objects that are missing, changed or unreadable.
+    """
+
+    store_id: str
+    number: int = Field(ge=1)
+    part: str | None
+    whole: list[ShortHash]
+    damaged: list[ShortHash]
     at: AwareDatetime
     by: str
 
@@ -216,6 +240,11 @@ def object_path(sha256: str) -> str:
     return f"objects/{sha256[:2]}/{sha256}.parquet"
 
 
+def short_hash(sha256: str) -> str:
+    """Return the digits of an object's hash that a record of readings names it by."""
+    return sha256[:16]
+
+
 def manifest_path(snapshot_id: str) -> str:
     """Return where the manifest of a snapshot lies in a store."""
     source, sequence = split_name(snapshot_id)
@@ -230,12 +259,14 @@ __all__ = [
     "Level",
     "Manifest",
     "ObjectRef",
+    "ReadBack",
     "SnapshotInfo",
     "State",
     "TableEntry",
     "Verdict",
     "manifest_path",
     "object_path",
+    "short_hash",
     "snapshot_name",
     "split_name",
 ]

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.core import Clock, UsageError, crash_point
+from tasks.snapshots.coverage import forget_superseded
 from tasks.snapshots.leases import lease, live_leases
 from tasks.snapshots.models import object_path
 from tasks.snapshots.retention import RULES, Fate, Rules, decide
@@ -83,6 +84,7 @@ def prune(
         for name in fresh:
             store.condemn(name, now)
             crash_point("prune.condemned")
+        forget_superseded(store, needed)
     deleted, waiting = (ripe, "") if dry or not ripe else _delete(store, ripe)
     return Pruned(
         dry=dry,
@@ -126,8 +128,7 @@ def _needed(store: Store, leaving_out: Collection[str] = ()) -> set[str]:
         ref.sha256
         for snapshot_id in store.snapshot_ids()
         if snapshot_id not in leaving_out
-        for table in store.manifest(snapshot_id).tables.values()
-        for ref in table.objects
+        for ref in store.manifest(snapshot_id).objects
     }
 
 

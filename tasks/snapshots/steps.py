@@ -1,4 +1,4 @@
-"""The Prefect tasks of `backup`, `restore`, `rehearse` and `prune`: coarse; tables are streamed inside them."""
+"""The Prefect tasks of `backup`, `restore`, `rehearse`, `verify` and `prune`: coarse; tables stream inside them."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from tasks.core import SystemClock, UsageError, bytes_per_second, current_progress, open_clock, plural
 from tasks.plan import LoadedPlan, load_plan, secret
+from tasks.snapshots.coverage import choose_part, overdue
 from tasks.snapshots.errors import Damaged, SnapshotError
 from tasks.snapshots.models import Manifest, split_name
 from tasks.snapshots.pruning import Pruned, prune
@@ -21,7 +22,7 @@ from tasks.snapshots.rehearsing import Rehearsed, reached, scratch
 from tasks.snapshots.restoring import Restored, restore
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import take_snapshot
-from tasks.snapshots.verifying import VerifyReport, verify
+from tasks.snapshots.verifying import VerifyReport, verify_and_record
 from tasks.sources import SourceError, open_source, open_target
 
 
@@ -37,6 +38,21 @@ class BackedUp:
     verified: bool
     findings: int
     seconds: float
+
+
+@dataclass(frozen=True)
+class Verified:
+    """What one run of `verify` read in full: the part, its objects and bytes, each finding in a sentence.
+
+    Attributes:
+        overdue: objects of the whole store that were not read in full for longer than the plan allows.
+    """
+
+    part: str
+    objects: int
+    bytes: int
+    findings: list[str]
+    overdue: int
 
 
 @task
@@ -86,14 +102,8 @@ def verify_snapshot(plan: str, taken: BackedUp) -> BackedUp:
     """Read every byte of the snapshot back, record the verdict, and quarantine the snapshot if anything is wrong."""
     loaded = load_plan(plan)
     store = open_plan_store(loaded)
-    report = verify(store, taken.snapshot_id, level="content", progress=current_progress())
-    store.note_verified(
-        taken.snapshot_id,
-        "content",
-        findings=report.as_records(),
-        at=open_clock(loaded.clock_spec()).now(),
-        by="backup",
-    )
+    now = open_clock(loaded.clock_spec()).now()
+    report = verify_and_record(store, taken.snapshot_id, at=now, by="backup", progress=current_progress())
     for finding in report.findings:
         get_run_logger().error(finding.message)
     return _verified(taken, report)
@@ -124,6 +134,59 @@ def refuse_damaged(taken: list[BackedUp]) -> None:
         raise Damaged(
             f"Not every byte could be read back: {', '.join(damaged)}",
             fix="`mailstay snapshots verify` names the objects; check the disk, then run the backup again",
+        )
+
+
+@task(task_run_name="verify-part-{part}", retries=2, retry_delay_seconds=[2, 10])
+def verify_part(plan: str, part: str) -> Verified:
+    """Read one part of the store's objects in full, keep when that was, and quarantine what holds a damaged one."""
+    loaded = load_plan(plan)
+    store = open_plan_store(loaded)
+    now, within = open_clock(loaded.clock_spec()).now(), timedelta(days=loaded.plan.store.reread_days)
+    report = verify_and_record(
+        store,
+        part=choose_part(store, part),
+        at=now,
+        by="verify",
+        within=within,
+        anchors=loaded.plan.store.anchors,
+        progress=current_progress(),
+    )
+    late = overdue(store, within=within, now=now)
+    for finding in report.findings:
+        get_run_logger().error(finding.message)
+    if late:
+        get_run_logger().warning(
+            "%s not read in full for %s",
+            plural(len(late), "object was", "objects were"),
+            plural(within.days, "day"),
+        )
+    return Verified(
+        report.part or "", report.objects, report.bytes, [one.message for one in report.findings], len(late)
+    )
+
+
+@task
+def publish_verification(found: Verified) -> None:
+    """Show what was read, what was damaged, and what waits too long as a Prefect artifact."""
+    lines = [
+        f"# Part {found.part} read in full",
+        "",
+        f"{plural(found.objects, 'object')}, {found.bytes:,} bytes; "
+        f"{plural(found.overdue, 'object')} of the store not read in full for too long.",
+        "",
+        *(f"- {finding}" for finding in found.findings),
+    ]
+    create_markdown_artifact(key="verify", markdown="\n".join(lines), description="Objects read in full")
+
+
+@task
+def refuse_damage(found: Verified) -> None:
+    """Fail the run if anything in the store is not as it was written (snapshots that hold it are quarantined)."""
+    if found.findings:
+        raise Damaged(
+            f"The store is not whole: {plural(len(found.findings), 'finding')}, the first: {found.findings[0]}",
+            fix="`mailstay snapshots verify` lists them; restore from another snapshot, and find out what happened",
         )
 
 

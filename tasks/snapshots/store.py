@@ -11,6 +11,7 @@ import shutil
 import tempfile
 import uuid
 from collections import defaultdict
+from collections.abc import Collection
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -25,11 +26,13 @@ from tasks.snapshots.models import (
     Level,
     Manifest,
     ObjectRef,
+    ReadBack,
     SnapshotInfo,
     State,
     Tombstone,
     Verdict,
     manifest_path,
+    short_hash,
     split_name,
 )
 from tasks.snapshots.signing import SigningKey, load_key, public_key_hex, sealed, unsealed
@@ -40,6 +43,7 @@ Infos = list[SnapshotInfo]
 Names = list[str]
 Findings = list[dict[str, Any]]
 Verdicts = list[Verdict | Damaged]
+ReadBacks = list[ReadBack | Damaged]
 Holds = list[Hold]
 Numbers = list[int]
 
@@ -236,6 +240,46 @@ class Store:
         digest = self._digest(snapshot_id)
         return [self._verdict(path, snapshot_id, digest) for path in paths if _NUMBERED.search(path)]
 
+    def note_read(
+        self, *, whole: Collection[str], damaged: Collection[str], part: str | None, at: datetime, by: str
+    ) -> ReadBack:
+        """Record, signed, which objects were read in full and what came out; a damaged one has no other effect here.
+
+        Args:
+            whole: SHA-256 of the objects that hold what was written.
+            damaged: SHA-256 of the others.
+            part: which part of the store's objects this was, such as `3/7`.
+            at: when the run began, by the caller's clock.
+            by: what read them, such as `backup`.
+        """
+        key = self.signing_key()
+        while True:
+            record = ReadBack(
+                store_id=self.store_id,
+                number=self._next_number("readbacks/"),
+                part=part,
+                whole=sorted(map(short_hash, whole)),
+                damaged=sorted(map(short_hash, damaged)),
+                at=at,
+                by=by,
+            )
+            crash_point("readback.before_put")
+            with contextlib.suppress(AlreadyCommitted):
+                self.storage.put_new(
+                    _readback_path(record.number), sealed(record.model_dump(mode="json"), key)
+                )
+                crash_point("readback.after_put")
+                return record
+
+    def readbacks(self) -> ReadBacks:
+        """Return the records of full readings, oldest first; one that was tampered with comes as its error."""
+        return [self._readback(path) for path in self.storage.list("readbacks/") if _NUMBERED.search(path)]
+
+    def forget_readback(self, number: int) -> None:
+        """Delete a record of readings that newer ones supersede."""
+        self.signing_key()
+        self.storage.delete(_readback_path(number))
+
     def hold(self, snapshot_id: str, *, reason: str, by: str, at: datetime) -> Hold:
         """Keep retention from a snapshot until the hold is released; the same reason again is the same hold."""
         self.manifest(snapshot_id)
@@ -280,7 +324,7 @@ class Store:
         )
         path = f"tombstones/{snapshot_id}.json"
         with contextlib.suppress(AlreadyCommitted):
-            self.storage.put_new(path, sealed(stone.model_dump(mode="json"), self._signing_key()))
+            self.storage.put_new(path, sealed(stone.model_dump(mode="json"), self.signing_key()))
         return self.tombstone(snapshot_id)
 
     def tombstone(self, snapshot_id: str) -> Tombstone:
@@ -313,7 +357,7 @@ class Store:
 
     def remove_buried(self, snapshot_id: str) -> None:
         """Delete the manifest of a snapshot that has a tombstone, then what was said about it."""
-        self._signing_key()
+        self.signing_key()
         stone = self.tombstone(snapshot_id)
         if stone.manifest_digest != self.manifest(snapshot_id).digest:
             raise Damaged("The tombstone is that of another manifest", where=snapshot_id)
@@ -352,7 +396,7 @@ class Store:
         """
         crash_point("commit.before_manifest")
         self.storage.put_new(
-            manifest_path(manifest.snapshot_id), sealed(manifest.model_dump(mode="json"), self._signing_key())
+            manifest_path(manifest.snapshot_id), sealed(manifest.model_dump(mode="json"), self.signing_key())
         )
         crash_point("commit.after_manifest")
 
@@ -371,6 +415,25 @@ class Store:
         self.storage.put_file(ref.path, file)
         crash_point("object.after_put")
         return True
+
+    @property
+    def can_sign(self) -> bool:
+        """Whether the store was opened with its signing key."""
+        return self._key is not None
+
+    def signing_key(self) -> SigningKey:
+        """Return the key that every write needs.
+
+        Raises:
+            StoreError: the store was opened without it.
+        """
+        if self._key is None:
+            raise StoreError(
+                "The store was opened without its signing key, so nothing can be written",
+                where=self.url,
+                fix="set the environment variable that store.signing_key_env of the plan names",
+            )
+        return self._key
 
     def _local(self, ref: ObjectRef, whose: str) -> str:
         if ref.sha256 in self._hashed:
@@ -404,27 +467,17 @@ class Store:
             raise Damaged(f"Object {ref.sha256} is not what was written", where=f"snapshot {whose}")
         return target
 
-    def _signing_key(self) -> SigningKey:
-        if self._key is None:
-            raise StoreError(
-                "The store was opened without its signing key, so nothing can be written",
-                where=self.url,
-                fix="set the environment variable that store.signing_key_env of the plan names",
-            )
-        return self._key
-
     def _say(self, snapshot_id: str, **said: Any) -> Verdict:
-        key = self._signing_key()
+        key = self.signing_key()
         manifest = self.manifest(snapshot_id)
         source, sequence = split_name(snapshot_id)
         folder = f"verify/{source}/{sequence:08d}/"
         while True:
-            taken = [int(found[1]) for path in self.storage.list(folder) if (found := _NUMBERED.search(path))]
             verdict = Verdict(
                 store_id=self.store_id,
                 snapshot_id=snapshot_id,
                 manifest_digest=manifest.digest,
-                number=max(taken, default=0) + 1,
+                number=self._next_number(folder),
                 **said,
             )
             crash_point("verdict.before_put")
@@ -436,6 +489,23 @@ class Store:
                 continue
             crash_point("verdict.after_put")
             return verdict
+
+    def _next_number(self, folder: str) -> int:
+        taken = [int(found[1]) for path in self.storage.list(folder) if (found := _NUMBERED.search(path))]
+        return max(taken, default=0) + 1
+
+    def _readback(self, path: str) -> ReadBack | Damaged:
+        try:
+            record = ReadBack.model_validate(
+                unsealed(self.storage.get(path), self.public_key_hex, where=path)
+            )
+        except Damaged as error:
+            return error
+        except ValidationError:
+            return Damaged("The record of readings does not fit the format", where=path)
+        if record.store_id != self.store_id or _readback_path(record.number) != path:
+            return Damaged("The record of readings is of another place", where=path)
+        return record
 
     def _digest(self, snapshot_id: str) -> str | None:
         """Return the digest of the manifest that is there now; None if it cannot be read (then that is the fault)."""
@@ -489,7 +559,7 @@ class Store:
         return hold
 
     def _put_hold(self, hold: Hold) -> Hold:
-        self.storage.put(_hold_path(hold), sealed(hold.model_dump(mode="json"), self._signing_key()))
+        self.storage.put(_hold_path(hold), sealed(hold.model_dump(mode="json"), self.signing_key()))
         return hold
 
     @staticmethod
@@ -573,3 +643,7 @@ def _active(holds: Any) -> list[Hold]:
 
 def _hold_path(hold: Hold) -> str:
     return f"holds/{hold.snapshot_id}/{digest_of(hold.reason)[:16]}.json"
+
+
+def _readback_path(number: int) -> str:
+    return f"readbacks/{number:06d}.json"

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
+from datetime import datetime, timedelta
 from typing import Any, Literal
 
 from tasks.core import Progress, SilentProgress
+from tasks.snapshots.coverage import Part, forget_superseded, last_read
 from tasks.snapshots.errors import Damaged, SnapshotError
 from tasks.snapshots.models import (
     Level,
     Manifest,
     ObjectRef,
     Tombstone,
+    Verdict,
     manifest_path,
     snapshot_name,
     split_name,
@@ -31,6 +34,7 @@ FindingKind = Literal[
     "chain_broken",
     "verdict_changed",
     "hold_changed",
+    "readback_changed",
     "stray_file",
     "store_changed",
     "anchor_missing",
@@ -57,6 +61,8 @@ class VerifyReport:
         objects: distinct objects that were looked at.
         bytes: bytes read and hashed (level `content`) or compared by size (level `structure`).
         snapshots: snapshots that were looked at.
+        part: the part of the objects that was looked at, such as `3/7`; None for all.
+        recorded: whether the readings are kept in the store.
         heads: per source the digest of its newest manifest, to be written down outside the store.
     """
 
@@ -66,6 +72,8 @@ class VerifyReport:
     objects: int
     bytes: int
     snapshots: int
+    part: str | None
+    recorded: bool
     heads: dict[str, str]
 
     def as_records(self) -> list[dict[str, Any]]:
@@ -95,29 +103,102 @@ def verify(
     Raises:
         SnapshotError: there is no such snapshot.
     """
-    check = _Check(store, level, progress or SilentProgress())
+    check = _Check(store, level, None, progress or SilentProgress())
+    return check.run(snapshot_id, anchors or {})
+
+
+def verify_and_record(
+    store: Store,
+    snapshot_id: str | None = None,
+    *,
+    at: datetime,
+    by: str,
+    part: Part | None = None,
+    within: timedelta = timedelta(days=30),
+    anchors: Mapping[str, str] | None = None,
+    progress: Progress | None = None,
+) -> VerifyReport:
+    """Read every byte as `verify` does, keep per object when that was, and quarantine what holds a damaged object.
+
+    No reading makes a snapshot `valid`: only its contracts do. It counts as verified once each of its objects was read
+    and was right, in one run or in parts `within` the time given, all of them after it last failed.
+
+    Args:
+        store: opened with its signing key.
+        snapshot_id: one snapshot, which gets a verdict of its own; None reads all of them.
+        at: when this run began.
+        by: what reads, for the records.
+        part: read only these objects (the chain, the manifests and what was said about them are checked each time).
+        within: how far the readings of one snapshot may lie apart.
+        anchors: as for `verify`.
+        progress: is told of the objects.
+
+    Raises:
+        StoreError: the store was opened without its key: nothing has been read then.
+        SnapshotError: there is no such snapshot.
+    """
+    store.signing_key()
+    check = _Check(store, "content", part, progress or SilentProgress())
+    report = check.run(snapshot_id, anchors or {})
+    harmed = {finding.snapshot_id for finding in report.findings if finding.object}
+    for name in [snapshot_id] if snapshot_id else sorted(harmed):
+        if any(
+            one.snapshot_id == name for one in check.manifests
+        ):  # else there is nothing a verdict could be on
+            found = [asdict(one) for one in report.findings if snapshot_id or one.snapshot_id == name]
+            store.note_verified(name, "content", findings=found, at=at, by=by)
+    whole = [sha256 for sha256, problem in check.seen.items() if problem is None]
+    store.note_read(whole=whole, damaged=check.seen.keys() - set(whole), part=report.part, at=at, by=by)
     if snapshot_id is None:
-        check.everything(anchors or {})
-    else:
-        check.one(snapshot_id)
-    return VerifyReport(
-        level=level,
-        ok=not check.findings,
-        findings=check.findings,
-        objects=len(check.seen),
-        bytes=check.bytes,
-        snapshots=check.snapshots,
-        heads=check.heads,
-    )
+        _note_complete(
+            store, [one for one in check.manifests if one.snapshot_id not in harmed], at, within, by
+        )
+        forget_superseded(store, {ref.sha256 for one in check.manifests for ref in one.objects})
+    return replace(report, recorded=True)
+
+
+def _note_complete(store: Store, manifests: list[Manifest], at: datetime, within: timedelta, by: str) -> None:
+    """Give the snapshots that do not count as verified a verdict, if by now all of their objects were read whole."""
+    read = last_read(store, [ref for manifest in manifests for ref in manifest.objects])
+    for manifest in manifests:
+        noted = [
+            one
+            for one in store.verdicts(manifest.snapshot_id)
+            if isinstance(one, Verdict) and one.level is not None
+        ]
+        if noted and noted[-1].ok:
+            continue
+        since = max(at - within, noted[-1].at) if noted else at - within
+        last = [read[ref.sha256] for ref in manifest.objects]
+        if all(one is not None and one.whole and one.at > since for one in last):
+            store.note_verified(manifest.snapshot_id, "content", findings=[], at=at, by=by)
 
 
 class _Check:
-    def __init__(self, store: Store, level: Level, progress: Progress) -> None:
-        self.store, self.level, self.progress = store, level, progress
+    def __init__(self, store: Store, level: Level, part: Part | None, progress: Progress) -> None:
+        self.store, self.level, self.part, self.progress = store, level, part, progress
+        self.manifests: list[Manifest] = []
         self.findings: list[VerifyFinding] = []
         self.seen: dict[str, tuple[FindingKind, str] | None] = {}
         self.heads: dict[str, str] = {}
         self.bytes = self.snapshots = 0
+
+    def run(self, snapshot_id: str | None, anchors: Mapping[str, str]) -> VerifyReport:
+        if snapshot_id is None:
+            self.everything(anchors)
+        else:
+            self.one(snapshot_id)
+        return VerifyReport(
+            level=self.level,
+            ok=not self.findings,
+            findings=self.findings,
+            objects=len(self.seen),
+            bytes=self.bytes,
+            snapshots=self.snapshots,
+            part=str(self.part) if self.part else None,
+            recorded=False,
+            heads=self.heads,
+        )
 
     def everything(self, anchors: Mapping[str, str]) -> None:
         self._store_file()
@@ -126,14 +207,16 @@ class _Check:
         for name in self.store.snapshot_ids():
             source, sequence = split_name(name)
             chains.setdefault(source, []).append(sequence)
-        manifests: list[Manifest] = []
         for source, present in chains.items():
-            manifests += self._chain(source, present, anchors.get(source))
+            self.manifests += self._chain(source, present, anchors.get(source))
         for source in set(anchors) - set(chains):
             self._anchor(source, anchors[source], ())
-        self._objects(manifests)
-        for manifest in manifests:
+        self._objects()
+        for manifest in self.manifests:
             self._marks(manifest.snapshot_id)
+        for record in self.store.readbacks():
+            if isinstance(record, Damaged):
+                self._add("readback_changed", "", f"{record.where}: {record.what}")
 
     def one(self, snapshot_id: str) -> None:
         self._store_file()
@@ -153,7 +236,8 @@ class _Check:
                 parent = self._manifest(before, findings=False)
                 if parent is not None:
                     self._link(manifest, parent)
-        self._objects([manifest])
+        self.manifests = [manifest]
+        self._objects()
         self._marks(snapshot_id)
 
     def _chain(self, source: str, present: list[int], anchor: str | None) -> list[Manifest]:
@@ -224,24 +308,28 @@ class _Check:
                 )
             )
 
-    def _objects(self, manifests: list[Manifest]) -> None:
-        distinct = {ref.sha256 for one in manifests for table in one.tables.values() for ref in table.objects}
-        self.progress.start("objects", len(distinct))
-        for manifest in manifests:
-            for name, table in manifest.tables.items():
-                for ref in table.objects:
-                    problem = self._object(ref)
-                    if problem is not None:
-                        kind, what = problem
-                        self.findings.append(
-                            VerifyFinding(
-                                kind,
-                                manifest.snapshot_id,
-                                name,
-                                ref.sha256,
-                                f"Object {ref.sha256} of table {name} in snapshot {manifest.snapshot_id} {what}",
-                            )
+    def _objects(self) -> None:
+        wanted = self.part.holds if self.part else bool
+        tables = [
+            (manifest, name, [ref for ref in entry.objects if wanted(ref.sha256)])
+            for manifest in self.manifests
+            for name, entry in manifest.tables.items()
+        ]
+        self.progress.start("objects", len({ref.sha256 for _, _, refs in tables for ref in refs}))
+        for manifest, name, refs in tables:
+            for ref in refs:
+                problem = self._object(ref)
+                if problem is not None:
+                    kind, what = problem
+                    self.findings.append(
+                        VerifyFinding(
+                            kind,
+                            manifest.snapshot_id,
+                            name,
+                            ref.sha256,
+                            f"Object {ref.sha256} of table {name} in snapshot {manifest.snapshot_id} {what}",
                         )
+                    )
         self.progress.finish()
 
     def _object(self, ref: ObjectRef) -> tuple[FindingKind, str] | None:

@@ -48,6 +48,7 @@ TRIGGER = {
 RUNBOOKS = (
     "backup",
     "validate",
+    "verify",
     "prune",
     "rehearse",
     "restore",

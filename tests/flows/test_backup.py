@@ -91,19 +91,19 @@ def test_a_snapshot_that_cannot_be_read_back_is_quarantined_and_fails_the_run(pl
     backup(plan=str(plan), source="esp")
     store = Store.open(str(plan.parent / "store"))
     ref = store.manifest("esp/00000001").tables["things"].objects[0]
-    real = steps.verify
+    real = steps.verify_and_record
 
     def damaged_meanwhile(*args: object, **options: object) -> object:
         path = plan.parent / "store" / ref.path
         path.write_bytes(path.read_bytes()[::-1])
         return real(*args, **options)  # type: ignore[arg-type]
 
-    steps.verify = damaged_meanwhile  # type: ignore[assignment]
+    steps.verify_and_record = damaged_meanwhile  # type: ignore[assignment]
     try:
         with pytest.raises(Damaged, match="esp/00000002"):
             backup(plan=str(plan), source="esp")
     finally:
-        steps.verify = real
+        steps.verify_and_record = real
     assert (store.state("esp/00000002"), store.info("esp/00000002").verified) == ("quarantined", None)
     verdict = store.verdicts("esp/00000002")[-1]
     assert not isinstance(verdict, Damaged) and verdict.findings[0]["object"] == ref.sha256

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import re
 import sqlite3
 import subprocess
 import sys
@@ -11,13 +13,14 @@ from datetime import timedelta
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 from typer.testing import CliRunner
 
-from flows.cli import app
+from flows.cli import app, show
 from tasks.core import DrivenClock, SystemClock, UsageError
 from tasks.incidents import Journal, open_journal
 from tasks.plan import load_plan
-from tasks.snapshots import Store, generate_key, take_snapshot
+from tasks.snapshots import Store, StoreError, generate_key, load_or_create_key, take_snapshot
 from tasks.sources import open_source
 
 PLAN = """
@@ -118,6 +121,70 @@ def test_a_mistake_ends_in_one_sentence_and_no_traceback(plan: Path, arguments: 
     assert done.returncode not in (0, -6, -11), done.stdout
     assert said in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.fixture
+def backed_up(plan: Path, tmp_path: Path, clock: DrivenClock, monkeypatch: pytest.MonkeyPatch) -> Store:
+    """A store with two snapshots of a small shop; its signing key is in the environment."""
+    monkeypatch.setenv("MAILSTAY_SIGNING_KEY", str(tmp_path / "key.pem"))
+    store = Store.open(
+        str(tmp_path / "store"), signing_key=load_or_create_key(tmp_path / "key.pem"), create=True
+    )
+    for _ in range(2):
+        with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+            shop.execute("CREATE TABLE IF NOT EXISTS prices (code INTEGER PRIMARY KEY, price INTEGER)")
+            shop.execute("CREATE TABLE IF NOT EXISTS lists (name TEXT)")
+            shop.execute("INSERT INTO prices (price) VALUES (1)")
+            shop.commit()
+        source = open_source("shop", f"sqlite:///{tmp_path / 'shop.db'}")
+        take_snapshot(source, store, clock=clock, plan_digest="")
+    return store
+
+
+def test_a_store_is_verified_in_parts_and_says_what_was_not_read(
+    backed_up: Store, plan: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    said = [run("snapshots", "verify", "--part", "next/2", "--plan", str(plan)) for _ in range(2)]
+    assert said[0].startswith("content (part 1/2): ") and "kept per object" in said[0]
+    assert said[1].startswith("content (part 2/2): ")
+    assert "not read in full for 30 days" not in said[1]
+    assert "never" not in run("snapshots", "show", "shop/00000002", "--plan", str(plan))
+    found = json.loads(run("snapshots", "show", "shop/00000002", "--plan", str(plan), "--json"))
+    assert {one["whole"] for one in found["last_read"].values()} == {True}
+    assert {one["name"]: one["reason"] for one in found["costs"]} == {
+        "lists": "nothing changed",
+        "prices": "rows appended: 1",
+    }
+    monkeypatch.delenv("MAILSTAY_SIGNING_KEY")
+    assert "kept" not in run("snapshots", "verify", "--plan", str(plan)), "without the key it only reads"
+    with pytest.raises(StoreError, match="signing key"):
+        run("snapshots", "verify", "--part", "1/2", "--plan", str(plan))
+    with pytest.raises(UsageError, match="give --part alone"):
+        run("snapshots", "verify", "shop/00000001", "--part", "1/2", "--plan", str(plan))
+
+
+def test_objects_that_were_never_read_are_named_by_verify(backed_up: Store, plan: Path) -> None:
+    said = run("snapshots", "verify", "--level", "structure", "--older-than", "7", "--plan", str(plan))
+    assert "3 objects" in said and "not read in full for 7 days; the longest: " in said and "(never)" in said
+    shown = run("snapshots", "show", "shop/00000001", "--plan", str(plan))
+    assert "\t1 never\t" in shown and "first backup" in shown
+
+
+def test_progress_shows_rows_bytes_and_the_time_that_remains_and_nothing_when_piped(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    def shown(*, terminal: bool) -> str:
+        screen = io.StringIO()
+        monkeypatch.setattr(show, "err", Console(file=screen, force_terminal=terminal, width=120))
+        bars = show.Bars()
+        bars.start("shop", 100)
+        bars.advance(60, nbytes=6 * 2**20)
+        bars.advance(-10, nbytes=-(2**20))
+        bars.finish()
+        return re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", screen.getvalue())
+
+    assert re.search(r"shop.* 50/100 5\.0 MiB .*:", shown(terminal=True))
+    assert shown(terminal=False) == ""
 
 
 def test_snapshots_are_compared_and_asked_from_the_command_line(
