@@ -246,6 +246,35 @@ def prune(
     show.as_json(result) if json_ else show.pruned(result)
 
 
+@app.command(epilog=EPILOGUE)
+def export(
+    snapshot: Annotated[
+        str, typer.Argument(help="A snapshot's id, or the name of a source for its newest valid snapshot.")
+    ],
+    to: Annotated[Path, typer.Option(help="The folder to write: new or empty; nothing is overwritten.")],
+    plan: PlanOption = "plan.yaml",
+    form: Annotated[
+        Literal["csv", "delta"],
+        typer.Option("--format", help="`csv`: one file a table; `delta`: one Delta Lake table each."),
+    ] = "csv",
+    table: Annotated[
+        list[str] | None, typer.Option("--table", help="Export only this table; can be given again.")
+    ] = None,
+    unproven: Annotated[bool, typer.Option(help="Export a snapshot that is not valid.")] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Write a snapshot's tables as CSV or Delta Lake for BI tools; all of it appears at once, or nothing."""
+    from tasks.snapshots import export as run
+
+    _, store = _open_store(plan)
+    chosen = snapshot if "/" in snapshot else store.newest_valid(snapshot).snapshot_id
+    report_progress_to(show.Bars(quiet=json_))
+    result = run(
+        store, chosen, to, form=form, tables=table or [], unproven=unproven, progress=current_progress()
+    )
+    show.as_json(result) if json_ else show.exported(result)
+
+
 def _open_store(plan: str) -> tuple[Any, Any]:
     from tasks.plan import load_plan
     from tasks.snapshots import Store

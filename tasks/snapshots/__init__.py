@@ -5,6 +5,7 @@ from tasks.snapshots.costing import TableCost, costs
 from tasks.snapshots.coverage import LastRead, Overdue, Part, choose_part, last_read, overdue
 from tasks.snapshots.diffing import TableDiff, diff
 from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, NotGivenBack, SnapshotError, StoreError
+from tasks.snapshots.exporting import Exported, ExportedTable, export
 from tasks.snapshots.models import (
     Hold,
     Level,
@@ -38,6 +39,8 @@ __all__ = [
     "CANONICAL",
     "AlreadyCommitted",
     "Damaged",
+    "Exported",
+    "ExportedTable",
     "Hold",
     "LastRead",
     "Level",
@@ -71,6 +74,7 @@ __all__ = [
     "connect",
     "costs",
     "diff",
+    "export",
     "generate_key",
     "key_pem",
     "last_read",

@@ -114,15 +114,9 @@ def restore(
         SourceError: the database refused something; it is as it was.
     """
     progress = progress or SilentProgress()
-    state = store.state(snapshot_id)
-    if state != "valid" and not unproven:
-        raise SnapshotError(
-            f"Snapshot {snapshot_id} is {state}: nothing proves that it is good",
-            where=store.url,
-            fix="run validate, restore another one, or say that it may be unproven",
-        )
+    state = proven_state(store, snapshot_id, unproven=unproven)
     manifest = store.manifest(snapshot_id)
-    entries = _chosen(manifest, tables)
+    entries = chosen_tables(manifest, tables)
     began = SystemClock().now()
     done: list[RestoredTable] = []
     with target.open(clock) as writer:
@@ -137,7 +131,7 @@ def restore(
             started = SystemClock().now()
             progress.start(name, entry.rows)
             rule = DISARMED.get(mapping or "", {}).get(name)
-            rows = _Rows(store, snapshot_id, name, entry, rule, target.dialect, progress)
+            rows = TableRows(store, snapshot_id, name, entry, progress, rule=rule, dialect=target.dialect)
             writer.load(facts[name], rows)
             rows.check()
             loaded[name] = rows.written
@@ -169,7 +163,7 @@ def restore(
     )
 
 
-class _Rows:
+class TableRows:
     """The rows of one table as they are written: read from verified objects, disarmed, and summed on the way."""
 
     def __init__(
@@ -178,9 +172,10 @@ class _Rows:
         snapshot_id: str,
         name: str,
         entry: TableEntry,
-        rule: tuple[str, Mapping[str, str]] | None,
-        dialect: str,
         progress: Progress,
+        *,
+        rule: tuple[str, Mapping[str, str]] | None = None,
+        dialect: str = "",
     ) -> None:
         self._files = store.table_files(snapshot_id, name)
         self._where = f"snapshot {snapshot_id}, table {name}"
@@ -208,7 +203,7 @@ class _Rows:
                     self._read.add(hashes)
                     safe = ported(self._disarm(plain), self._dialect)
                     self.written.add(hashes if safe is plain else row_hashes(safe))
-                    self._progress.advance(plain.num_rows)
+                    self._progress.advance(plain.num_rows, nbytes=plain.nbytes)
                     yield safe
 
     def _disarm(self, batch: pa.RecordBatch) -> pa.RecordBatch:
@@ -239,7 +234,28 @@ class _Rows:
             )
 
 
-def _chosen(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableEntry]:
+def proven_state(store: Store, snapshot_id: str, *, unproven: bool) -> State:
+    """Return the snapshot's state, which must be `valid` unless `unproven`.
+
+    Raises:
+        SnapshotError: it is not.
+    """
+    state = store.state(snapshot_id)
+    if state != "valid" and not unproven:
+        raise SnapshotError(
+            f"Snapshot {snapshot_id} is {state}: nothing proves that it is good",
+            where=store.url,
+            fix="run validate, use another one, or say that it may be unproven",
+        )
+    return state
+
+
+def chosen_tables(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableEntry]:
+    """Return the entries of these tables of a snapshot, of all if none is named.
+
+    Raises:
+        UsageError: the snapshot has no such table.
+    """
     for name in tables:
         if name not in manifest.tables:
             raise UsageError(

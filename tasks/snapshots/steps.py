@@ -209,14 +209,7 @@ def choose_snapshot(plan: str, source: str, snapshot: str) -> str:
             )
         store.manifest(snapshot)
         return snapshot
-    newest = store.latest(source, state="valid")
-    if newest is None:
-        raise SnapshotError(
-            f"There is no valid snapshot of {source}",
-            where=store.url,
-            fix="run validate, or name a snapshot and say that it may be unproven",
-        )
-    return newest.snapshot_id
+    return store.newest_valid(source).snapshot_id
 
 
 @task(task_run_name="restore-{snapshot}")

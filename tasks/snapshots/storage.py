@@ -138,7 +138,7 @@ class Storage:
             self._call("put", path, file)
             return
         target = self._place(path)
-        _sync_file(file)
+        sync_path(file)
         crash_point("storage.file_synced")
         file.replace(target)
         crash_point("storage.file_moved")
@@ -210,7 +210,8 @@ class Storage:
             ) from None
 
 
-def _sync_file(path: Path) -> None:
+def sync_path(path: Path) -> None:
+    """Return once the file or folder is on the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -219,4 +220,4 @@ def _sync_file(path: Path) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    _sync_file(path)
+    sync_path(path)

@@ -193,6 +193,21 @@ class Store:
                 return self.info(one)
         return None
 
+    def newest_valid(self, source: str) -> SnapshotInfo:
+        """Return the newest snapshot of `source` that is `valid`.
+
+        Raises:
+            SnapshotError: there is none.
+        """
+        newest = self.latest(source, state="valid")
+        if newest is None:
+            raise SnapshotError(
+                f"There is no valid snapshot of {source}",
+                where=self.url,
+                fix="run validate, or name a snapshot and say that it may be unproven",
+            )
+        return newest
+
     def state(self, snapshot_id: str) -> State:
         """Return what the newest verdict says; `committed` without one, or if that verdict was tampered with."""
         return _state(self.verdicts(snapshot_id))

@@ -20,7 +20,7 @@ from flows.cli import app, show
 from tasks.core import DrivenClock, SystemClock, UsageError
 from tasks.incidents import Journal, open_journal
 from tasks.plan import load_plan
-from tasks.snapshots import Store, StoreError, generate_key, load_or_create_key, take_snapshot
+from tasks.snapshots import SnapshotError, Store, StoreError, generate_key, load_or_create_key, take_snapshot
 from tasks.sources import open_source
 
 PLAN = """
@@ -168,6 +168,20 @@ def test_objects_that_were_never_read_are_named_by_verify(backed_up: Store, plan
     assert "3 objects" in said and "not read in full for 7 days; the longest: " in said and "(never)" in said
     shown = run("snapshots", "show", "shop/00000001", "--plan", str(plan))
     assert "\t1 never\t" in shown and "first backup" in shown
+
+
+def test_the_newest_valid_snapshot_is_exported_by_the_name_of_its_source(
+    backed_up: Store, plan: Path, tmp_path: Path, clock: DrivenClock
+) -> None:
+    command = ("export", "shop", "--to", str(tmp_path / "out"), "--plan", str(plan))
+    with pytest.raises(SnapshotError, match="no valid snapshot of shop"):
+        run(*command)
+    backed_up.mark("shop/00000001", "valid", findings=[], at=clock.now(), by="test")
+    said = run(*command)
+    assert "prices\tprices.csv\t1\t" in said and "shop/00000001 (valid) as csv" in said
+    assert (tmp_path / "out/prices.csv").read_text() == '"code","price"\n"1","1"\n'
+    with pytest.raises(UsageError, match="not empty"):
+        run(*command)
 
 
 def test_progress_shows_rows_bytes_and_the_time_that_remains_and_nothing_when_piped(

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, date, datetime, time
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -22,6 +27,7 @@ from tasks.snapshots import (
     Store,
     arrow_schema,
     connect,
+    export,
     take_snapshot,
     verify,
 )
@@ -39,9 +45,10 @@ KINDS: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.binary(): st.binary(max_size=30),
     pa.date32(): st.dates(),
     pa.timestamp("us"): st.datetimes(),
-    pa.timestamp("us", "UTC"): st.datetimes(timezones=st.just(__import__("datetime").UTC)),
+    pa.timestamp("us", "UTC"): st.datetimes(timezones=st.just(UTC)),
     pa.time64("us"): st.times(),
     pa.decimal128(12, 3): st.decimals(-(10**8), 10**8, places=3),
+    pa.uuid(): st.uuids(),
     pa.decimal256(60, 10): st.decimals(-(10**40), 10**40, places=10),
 }
 names = st.one_of(
@@ -260,3 +267,106 @@ def test_the_spool_of_a_killed_run_is_removed_and_that_of_a_live_one_is_not(stor
         with spool_folder(store.storage.root):
             assert (dead.exists(), (spool / "staged").exists(), alive.exists()) == (False, False, True)
     assert list(spool.iterdir()) == []
+
+
+def read_csv(text: str) -> Iterator[list[str | None]]:
+    """Read what FORMAT.md says an export is, and refuse anything else: a value is in quotes, NULL is nothing."""
+    at = 0
+    while at < len(text):
+        row: list[str | None] = []
+        while True:
+            field = re.compile(r'(?:"((?:[^"]|"")*)")?([,\n])', re.DOTALL).match(text, at)
+            assert field is not None, text[at : at + 40]
+            row.append(None if field[1] is None else field[1].replace('""', '"'))
+            at = field.end()
+            if field[2] == "\n":
+                break
+        yield row
+
+
+def made_again(text: str | None, kind: pa.DataType) -> Any:
+    if text is None or pa.types.is_string(kind):
+        return text
+    if pa.types.is_binary(kind):
+        return bytes.fromhex(text.removeprefix("\\x"))
+    if kind == pa.uuid():
+        return UUID(text)
+    if pa.types.is_boolean(kind):
+        return {"true": True, "false": False}[text]
+    if pa.types.is_decimal(kind):
+        assert "E" not in text
+        return Decimal(text)
+    if pa.types.is_floating(kind):
+        return pa.scalar(float(text), kind).as_py()
+    for known, read in (
+        (pa.types.is_date, date),
+        (pa.types.is_time, time),
+        (pa.types.is_timestamp, datetime),
+    ):
+        if known(kind):
+            return read.fromisoformat(text)
+    return int(text)
+
+
+@settings(max_examples=60)
+@given(st.dictionaries(names, tables(), min_size=1, max_size=3))
+def test_any_tables_come_back_from_csv_exactly(
+    tmp_path_factory: pytest.TempPathFactory, key: SigningKey, content: dict[str, pa.Table]
+) -> None:
+    check_csv(tmp_path_factory.mktemp("csv"), key, content)
+
+
+@pytest.mark.slow
+@settings(max_examples=1000)
+@given(st.dictionaries(names, tables(), min_size=1, max_size=4))
+def test_any_tables_come_back_from_csv_exactly_in_full(
+    tmp_path_factory: pytest.TempPathFactory, key: SigningKey, content: dict[str, pa.Table]
+) -> None:
+    check_csv(tmp_path_factory.mktemp("csv"), key, content)
+
+
+def exported(folder: Path, key: SigningKey, content: dict[str, pa.Table], form: Any) -> Any:
+    store = Store.open(str(folder / "store"), signing_key=key, create=True)
+    manifest = take_snapshot(InMemory(content), store, clock=SystemClock(), plan_digest="")
+    export(store, manifest.snapshot_id, folder / "out", form=form, unproven=True)
+    return json.loads((folder / "out" / "export.json").read_text(encoding="utf-8"))["tables"]
+
+
+def check_csv(folder: Path, key: SigningKey, content: dict[str, pa.Table]) -> None:
+    about = exported(folder, key, content, "csv")
+    assert len({one["file"].lower() for one in about.values()}) == len(content)
+    assert {one.name for one in (folder / "out").iterdir()} == {
+        "export.json",
+        *(one["file"] for one in about.values()),
+    }
+    for name, table in content.items():
+        data = (folder / "out" / about[name]["file"]).read_bytes()
+        assert sha256_hex(data) == about[name]["sha256"]
+        head, *rows = read_csv(data.decode())
+        assert head == table.column_names == [one["name"] for one in about[name]["columns"]]
+        assert len(rows) == table.num_rows == about[name]["rows"]
+        for row, original in zip(rows, table.to_pylist(), strict=True):
+            back = [made_again(text, kind) for text, kind in zip(row, table.schema.types, strict=True)]
+            assert all(map(same, back, original.values()))
+
+
+@settings(max_examples=25)
+@given(st.dictionaries(names, tables(), min_size=1, max_size=2))
+def test_any_tables_come_back_from_delta_exactly_or_as_the_rule_says(
+    tmp_path_factory: pytest.TempPathFactory, key: SigningKey, content: dict[str, pa.Table]
+) -> None:
+    deltalake = pytest.importorskip("deltalake")
+    folder = tmp_path_factory.mktemp("delta")
+    about = exported(folder, key, content, "delta")
+    assert not (folder / "up").exists()
+    for name, table in content.items():
+        back = pa.table(deltalake.DeltaTable(folder / "out" / about[name]["file"]).to_pyarrow_table())
+        assert back.num_rows == table.num_rows
+        for column in about[name]["columns"]:
+            original, found = table[column["source_name"]], back[column["name"]]
+            if column["as_text"]:
+                values = [made_again(text, original.type) for text in found.to_pylist()]
+            else:
+                assert found.type == original.type, "no type is changed without a word"
+                values = found.to_pylist()
+            assert all(map(same, values, original.to_pylist()))
