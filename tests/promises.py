@@ -9,6 +9,7 @@ PROMISES = {
     "tests/snapshots/test_prune.py": "A prune, killed or not, never removes what is kept, held, or needed by a backup",
     "tests/snapshots/test_coverage.py": "Every object's last full reading is kept, and a damaged one quarantines every snapshot that holds it",
     "tests/snapshots/test_export.py": "An export appears whole or not at all, and overwrites nothing",
+    "tests/snapshots/test_reading_page.py": "Anyone can read a backup without Mailstay, with the commands of the page",
     "tests/snapshots/test_faults.py": "Every flipped bit, truncation, swap, edit or removal in a store is found and named",
     "tests/snapshots/test_consistency.py": "Writes during a backup show in no table of it, or in all",
     "tests/core/test_rowhash.py": "The row checksum sees every changed, lost or repeated row and no change of order",
