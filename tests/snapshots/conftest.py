@@ -107,6 +107,7 @@ def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (folder / "s3.json").write_text(json.dumps({"identities": [identity]}))
     command = [str(binary), "server", "-dir", str(folder), "-ip", "127.0.0.1", "-ip.bind", "127.0.0.1"]
     command += ["-filer", "-s3", "-s3.config", str(folder / "s3.json"), "-s3.port.iceberg", "0"]
+    command += ["-s3.port.lance", "0"]  # both listen on fixed ports, which a second server would fight for
     command += ["-volume.max", "20", "-master.volumeSizeLimitMB", "64", "-master.telemetry=false"]
     for name, port in ports.items():
         service, _, grpc = name.partition(".")

@@ -13,13 +13,17 @@ from tasks.core import DrivenClock, UsageError
 from tasks.snapshots import (
     AlreadyCommitted,
     Manifest,
+    Part,
     SigningKey,
     SnapshotError,
     Store,
     StoreError,
     connect,
+    export,
     generate_key,
+    last_read,
     verify,
+    verify_and_record,
 )
 from tasks.snapshots.storage import Storage
 
@@ -163,6 +167,26 @@ def test_every_object_is_checked_zstd_parquet(any_store: Store, taken: Take) -> 
         column = file.metadata.row_group(0).column(0)
         assert (column.compression, column.is_stats_set) == ("ZSTD", True)
         assert file.read().num_rows == 2000
+
+
+def test_the_parts_of_any_store_are_read_and_kept(any_store: Store, taken: Take, clock: DrivenClock) -> None:
+    ref = taken(any_store).tables["prices"].objects[0]
+    held, other = sorted((Part(1, 2), Part(2, 2)), key=lambda part: not part.holds(ref.sha256))
+    for part in (held, other):
+        assert verify_and_record(any_store, part=part, at=clock.now(), by="test").ok
+    assert any_store.info("shop/00000001").verified == "content"
+    assert {one.whole for one in last_read(any_store, [ref]).values() if one} == {True}
+    any_store.storage.put(ref.path, b"?" * ref.bytes)
+    report = verify_and_record(any_store, part=held, at=clock.advance(60), by="test")
+    assert [(one.kind, one.object) for one in report.findings] == [("object_changed", ref.sha256)]
+    assert any_store.state("shop/00000001") == "quarantined"
+    assert len(any_store.readbacks()) == 2
+
+
+def test_a_snapshot_of_any_store_is_exported(any_store: Store, taken: Take, tmp_path: Path) -> None:
+    result = export(any_store, taken(any_store).snapshot_id, tmp_path / "out", unproven=True)
+    assert sum(one.rows for one in result.tables) == 2503
+    assert (tmp_path / "out/prices.csv").read_text().startswith('"code","price"\n"p0","0.000"\n')
 
 
 def test_a_store_that_is_not_there_is_an_error(tmp_path: Path) -> None:
