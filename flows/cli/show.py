@@ -68,7 +68,7 @@ class Bars:
             self._bar.stop()
             self._bar = None
         elif self._title and not self._quiet and time.monotonic() - self._began > 2:
-            done = f"{self._units:,}, {size(self._bytes)}" if self._bytes else "done"
+            done = f"{plural(self._units, 'row')}, {size(self._bytes)}" if self._bytes else "done"
             err.print(
                 f"  {self._title}: {note or done} ({time.monotonic() - self._began:.0f} s)", markup=False
             )
