@@ -398,7 +398,8 @@ def verification(report: Any, late: Sequence[Any], days: int) -> None:
         out.print(f"{one.kind}: {one.message} [{place}]", markup=False)
     verdict = "whole" if report.ok else plural(len(report.findings), "finding")
     part = f" (part {report.part})" if report.part else ""
-    kept = "; kept per object" if report.recorded else ""
+    kept = "; kept per object" if report.recorded else "; not kept, for want of the signing key"
+    kept = kept if report.level == "content" else ""
     out.print(
         f"{report.level}{part}: {plural(report.objects, 'object')}, {size(report.bytes)}: {verdict}{kept}",
         markup=False,

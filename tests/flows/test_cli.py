@@ -156,7 +156,9 @@ def test_a_store_is_verified_in_parts_and_says_what_was_not_read(
         "prices": "rows appended: 1",
     }
     monkeypatch.delenv("MAILSTAY_SIGNING_KEY")
-    assert "kept" not in run("snapshots", "verify", "--plan", str(plan)), "without the key it only reads"
+    before = backed_up.storage.list("readbacks/")
+    assert "not kept, for want of the signing key" in run("snapshots", "verify", "--plan", str(plan))
+    assert backed_up.storage.list("readbacks/") == before, "without the key it only reads"
     with pytest.raises(StoreError, match="signing key"):
         run("snapshots", "verify", "--part", "1/2", "--plan", str(plan))
     with pytest.raises(UsageError, match="give --part alone"):
