@@ -5,6 +5,8 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.mailstay-ready
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# One process per core, at most four; a file's tests stay together, as they share servers.
+AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
 
 .PHONY: help demo test test-fast test-slow check format lock docs docs-check clean
 
@@ -30,10 +32,10 @@ check: $(READY)  ## format, lint, types, layers, generated docs
 	$(BIN)/cog --check --diff -I . docs/reference/*.md
 
 test-fast: $(READY) ## the inner loop: under 90 seconds
-	$(BIN)/pytest -q -m "not integration and not browser and not kill and not slow"
+	$(BIN)/pytest -q $(AT_ONCE) -m "not integration and not browser and not kill and not slow"
 
 test: check      ## everything a change must pass: under 15 minutes on two cores
-	$(BIN)/pytest -q -m "not slow"
+	$(BIN)/pytest -q $(AT_ONCE) -m "not slow"
 
 test-slow: check ## the heavy suites in full; writes their counts into docs/guarantees.md
 	$(BIN)/pytest -q --timeout 7200 --guarantees docs/guarantees.md

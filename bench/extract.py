@@ -244,12 +244,12 @@ RESTORE = (
 )
 LOAD = RESTORE.replace(
     "found = restore(",
-    "from tasks.snapshots.restoring import _Rows\n"
+    "from tasks.snapshots.restoring import TableRows\n"
     "from tasks.core import SilentProgress\n"
     "entry = store.manifest('shop/00000001').tables['events']\n"
     "with open_target(back, schema='small').open(open_clock('system')) as writer:\n"
     "    writer.create([entry.facts])\n"
-    "    rows = _Rows(store, 'shop/00000001', 'events', entry, None, 'postgresql', SilentProgress())\n"
+    "    rows = TableRows(store, 'shop/00000001', 'events', entry, SilentProgress(), dialect='postgresql')\n"
     "    writer.load(entry.facts, rows); rows.check(); writer.finish([entry.facts]); writer.commit()\n"
     "sys.exit()\nfound = restore(",
 )
