@@ -57,6 +57,7 @@ _STARTED = time.monotonic()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-docs", action="store_true", help="write the pages that tests find out")
     parser.addoption("--guarantees", metavar="FILE", help="write what was proven, and how often, into FILE")
 
 
