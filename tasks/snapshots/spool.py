@@ -33,7 +33,7 @@ from tasks.snapshots.models import KeyValue, ObjectRef
 from tasks.snapshots.storage import SPOOL
 
 OBJECT_BYTES = 128 * 2**20
-SEGMENT_BYTES = 4 * 2**20
+SEGMENT_BYTES = 8 * 2**20
 """Arrow bytes of a segment, on average: see `segment_rows_for`."""
 
 ROW_GROUP_ROWS = 131_072

@@ -160,8 +160,8 @@ def test_wide_rows_make_segments_of_few_rows(store: Store, tmp_path: Path) -> No
         )
         connection.commit()
     entry = taken(store, path).tables["t"]
-    assert entry.segment_rows == 64
-    assert len(entry.objects) > 15
+    assert entry.segment_rows == 128
+    assert len(entry.objects) > 7
     change(path, "DELETE FROM t WHERE id = 3")
     assert taken(store, path).tables["t"].new_objects <= 4
 
