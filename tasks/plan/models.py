@@ -107,6 +107,13 @@ class SourcePlan(_Part):
         description="The most a backup reads from this database, such as `20MiB/s`; as fast as it can if absent.",
     )
 
+    readers: int = Field(
+        2,
+        ge=1,
+        le=16,
+        description="Tables that a backup reads at the same time, each over a connection of its own.",
+    )
+
     @field_validator("limit_rate")
     @classmethod
     def _a_rate(cls, value: str | None) -> str | None:

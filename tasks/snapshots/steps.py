@@ -84,6 +84,7 @@ def snapshot_source(plan: str, source: str, limit_rate: str = "") -> BackedUp:
         clock=open_clock(loaded.clock_spec()),
         plan_digest=loaded.digest,
         limit_rate=bytes_per_second(rate) if rate else None,
+        readers=settings.readers,
         progress=current_progress(),
     )
     seconds = (SystemClock().now() - began).total_seconds()

@@ -4,10 +4,15 @@ from __future__ import annotations
 
 import base64
 import platform
+import tempfile
+from collections import deque
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
+from threading import Lock
 
 import pyarrow as pa
 
@@ -30,12 +35,14 @@ def take_snapshot(
     batch_rows: int = BATCH_ROWS,
     object_bytes: int = OBJECT_BYTES,
     limit_rate: int | None = None,
+    readers: int = 1,
     progress: Progress | None = None,
 ) -> Manifest:
     """Copy all tables of `source` from one consistent point into `store` and return the committed manifest.
 
     Nothing is visible before the manifest is created, everything after. A run that was killed leaves objects that
-    the next run finds again by their hash and does not store twice. Memory is bounded by the batch.
+    the next run finds again by their hash and does not store twice. Memory is bounded by the batch
+    and the number of readers.
 
     Args:
         source: what to copy.
@@ -46,6 +53,8 @@ def take_snapshot(
         object_bytes: the most one object may have.
         limit_rate: the most that is read from the source, in bytes of Arrow a second; the read transaction stays open
             the longer.
+        readers: the most tables that are read at the same time, each over a connection of its own; more than one only
+            where the source can share its point in time (PostgreSQL).
         progress: is told of the rows and bytes of all tables.
 
     Raises:
@@ -63,26 +72,58 @@ def take_snapshot(
         before = store.manifest(earlier[-1]).tables if earlier else {}
         with source.open(clock) as reader, spool_folder(store.storage.root) as folder:
             counts = {facts.name: reader.row_count(facts.name) for facts in reader.tables()}
-            pace = RateLimit(limit_rate, clock) if limit_rate else None
+            read = _Read(RateLimit(limit_rate, clock) if limit_rate else None, progress)
             progress.start(source.name, sum(counts.values()))
-            tables = {
-                name: _copy_table(
-                    reader,
-                    name,
-                    rows,
-                    store,
-                    folder,
-                    batch_rows,
-                    object_bytes,
-                    before.get(name),
-                    pace,
-                    progress,
+
+            def copy(one: SourceReader, name: str) -> TableEntry:
+                return _copy_table(
+                    one, name, counts[name], store, folder, batch_rows, object_bytes, before.get(name), read
                 )
-                for name, rows in counts.items()
-            }
+
+            tables = _of_all(reader, counts, readers, copy, read)
             progress.finish()
         crash_point("snapshot.objects_stored")
         return _commit(store, source.name, reader.consistency, tables, plan_digest, started_at, clock)
+
+
+def _of_all(
+    reader: SourceReader,
+    counts: dict[str, int],
+    readers: int,
+    copy: Callable[[SourceReader, str], TableEntry],
+    read: _Read,
+) -> dict[str, TableEntry]:
+    """Copy every table, `readers` of them at the same time, the largest first."""
+    extra = min(readers, len(counts)) - 1
+    if extra < 1 or not reader.shares:
+        return {name: copy(reader, name) for name in counts}
+    waiting = deque(sorted(counts, key=lambda name: -counts[name]))
+    done: dict[str, TableEntry] = {}
+
+    def work(one: SourceReader) -> None:
+        try:
+            while (name := _next(waiting)) is not None:
+                done[name] = copy(one, name)
+        except BaseException:
+            waiting.clear()
+            read.stop()
+            raise
+
+    with ExitStack() as stack:
+        others = [stack.enter_context(reader.beside()) for _ in range(extra)]
+        with ThreadPoolExecutor(extra + 1, "mailstay-reader") as pool:
+            working = [pool.submit(work, one) for one in (reader, *others)]
+        failed = [error for one in working if (error := one.exception()) is not None]
+        for error in failed:
+            if not isinstance(error, _Stopped):
+                raise error
+    return {name: done[name] for name in counts}
+
+
+def _next(waiting: deque[str]) -> str | None:
+    with suppress(IndexError):
+        return waiting.popleft()
+    return None
 
 
 def _copy_table(
@@ -94,38 +135,64 @@ def _copy_table(
     batch_rows: int,
     object_bytes: int,
     before: TableEntry | None,
-    pace: RateLimit | None,
-    progress: Progress,
+    read: _Read,
 ) -> TableEntry:
+    mine = Path(tempfile.mkdtemp(dir=folder))
     while True:
-        read = _Read(pace, progress)
+        table = read.table()
         try:
             entry = _copy(
-                reader, name, source_rows, store.put_object, folder, batch_rows, object_bytes, before, read
+                reader, name, source_rows, store.put_object, mine, batch_rows, object_bytes, before, table
             )
         except ValueDoesNotFit:  # the column is wider now: from the start, in the same transaction
-            read.start_again()
+            table.start_again()
             continue
         crash_point("snapshot.table_done")
         return entry
 
 
+class _Stopped(Exception):
+    """Another table failed."""
+
+
 class _Read:
-    """What was read of one table: told to whoever watches, and held to the rate."""
+    """What is read of all tables: told to whoever watches, and held to the rate."""
 
     def __init__(self, pace: RateLimit | None, progress: Progress) -> None:
         self._pace, self._progress = pace, progress
+        self._one_at_a_time = Lock()
+        self._stopped = False
+
+    def table(self) -> _ReadOfTable:
+        return _ReadOfTable(self)
+
+    def add(self, rows: int, nbytes: int) -> None:
+        with self._one_at_a_time:
+            if self._stopped:
+                raise _Stopped
+            self._progress.advance(rows, nbytes=nbytes)
+            if self._pace is not None and nbytes > 0:
+                self._pace.take(nbytes)
+
+    def stop(self) -> None:
+        """Let whoever reads on end."""
+        self._stopped = True
+
+
+class _ReadOfTable:
+    """What was read of one table."""
+
+    def __init__(self, whole: _Read) -> None:
+        self._whole = whole
         self._rows = self._bytes = 0
 
     def add(self, batch: pa.RecordBatch) -> None:
         self._rows += batch.num_rows
         self._bytes += batch.nbytes
-        self._progress.advance(batch.num_rows, nbytes=batch.nbytes)
-        if self._pace is not None:
-            self._pace.take(batch.nbytes)
+        self._whole.add(batch.num_rows, batch.nbytes)
 
     def start_again(self) -> None:
-        self._progress.advance(-self._rows, nbytes=-self._bytes)
+        self._whole.add(-self._rows, -self._bytes)
 
 
 def _copy(
@@ -137,7 +204,7 @@ def _copy(
     batch_rows: int,
     object_bytes: int,
     before: TableEntry | None,
-    read: _Read,
+    read: _ReadOfTable,
 ) -> TableEntry:
     facts, schema, checksum = reader.facts(name), reader.schema(name), TableChecksum()
     stored: list[int] = []

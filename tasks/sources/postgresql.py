@@ -6,8 +6,8 @@ Types that Arrow holds exactly are read as they are; all others as PostgreSQL's 
 from __future__ import annotations
 
 import re
-from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -58,6 +58,24 @@ class PostgresqlSource:
     @contextmanager
     def open(self, clock: Clock) -> Iterator[SourceReader]:
         """Begin a REPEATABLE READ transaction and lock its tables in ACCESS SHARE mode."""
+        where = f"source {self.name}"
+        with self._connected() as raw:
+            schema = schema_of(raw, self.schema, where)
+            names = chosen(_names(raw, schema), self.only, self.exclude, where)
+            raw.rollback()
+            _begin(raw)
+            if names:
+                # Before the first SELECT: it is that SELECT which fixes the point in time, and a TRUNCATE
+                # committed after it would show as an empty table.
+                listed = ", ".join(f"{quoted(schema)}.{quoted(name)}" for name in names)
+                raw.execute(f"LOCK TABLE {listed} IN ACCESS SHARE MODE")
+            consistency = _consistency(raw, clock)
+            tables = {name: described(raw, schema, name) for name in names}
+            with _reading(PostgresqlReader(raw, schema, consistency, tables, self._connected)) as reader:
+                yield reader
+
+    @contextmanager
+    def _connected(self) -> Iterator[Any]:
         try:
             import psycopg
         except ImportError:
@@ -66,44 +84,59 @@ class PostgresqlSource:
             ) from None
 
         engine = sa.create_engine(self.url.set(drivername="postgresql+psycopg"), poolclass=sa.pool.NullPool)
-        where = f"source {self.name}"
         try:
             with engine.connect() as connection:
-                raw: Any = connection.connection.dbapi_connection
-                schema = schema_of(raw, self.schema, where)
-                names = chosen(_names(raw, schema), self.only, self.exclude, where)
-                raw.rollback()
-                raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
-                raw.read_only = True
-                for setting, value in SETTINGS.items():
-                    raw.execute(f"SET LOCAL {setting} TO '{value}'")
-                if names:
-                    # Before the first SELECT: it is that SELECT which fixes the point in time, and a TRUNCATE
-                    # committed after it would show as an empty table.
-                    listed = ", ".join(f"{quoted(schema)}.{quoted(name)}" for name in names)
-                    raw.execute(f"LOCK TABLE {listed} IN ACCESS SHARE MODE")
-                consistency = _consistency(raw, clock)
-                tables = {name: described(raw, schema, name) for name in names}
-                reader = PostgresqlReader(raw, schema, consistency, tables)
-                try:
-                    yield reader
-                finally:
-                    reader.stop()
-                    raw.rollback()
+                yield connection.connection.dbapi_connection
         except (psycopg.Error, sa.exc.DBAPIError) as error:
-            raise SourceError(f"PostgreSQL could not be read: {reason(error)}", where=where) from None
+            raise SourceError(
+                f"PostgreSQL could not be read: {reason(error)}", where=f"source {self.name}"
+            ) from None
         finally:
             engine.dispose()
 
 
 class PostgresqlReader(SourceReader):
-    """Reads one PostgreSQL transaction by COPY in binary form."""
+    """Reads one PostgreSQL transaction by COPY in binary form.
 
-    def __init__(self, raw: Any, schema: str, consistency: dict[str, str], tables: dict[str, Table]) -> None:
+    Args:
+        raw: the psycopg connection, in that transaction.
+        schema: where the tables are.
+        consistency: see `SourceReader`.
+        tables: the tables, by name.
+        connect: opens further connections to the same database; without it there is one reader only.
+    """
+
+    def __init__(
+        self,
+        raw: Any,
+        schema: str,
+        consistency: dict[str, str],
+        tables: dict[str, Table],
+        connect: Callable[[], AbstractContextManager[Any]] | None = None,
+    ) -> None:
         super().__init__(consistency, tables)
         self._raw = raw
         self._schema = schema
+        self._connect = connect
         self._copying: Generator[Rows] | None = None
+        self._exported: str | None = None
+
+    @contextmanager
+    def beside(self) -> Iterator[SourceReader]:
+        """Yield a reader of the same point in time over a connection of its own, from an exported snapshot."""
+        assert self._connect is not None
+        if self._exported is None:
+            self._exported = self._raw.execute("SELECT pg_export_snapshot()").fetchone()[0]
+        with self._connect() as raw:
+            _begin(raw, self._exported)
+            other = PostgresqlReader(raw, self._schema, self.consistency, self._tables)
+            with _reading(other) as reader:
+                yield reader
+
+    @property
+    def shares(self) -> bool:
+        """Return whether there can be further readers of the same point."""
+        return self._connect is not None
 
     def row_count(self, table: str) -> int:
         """Return `count(*)` of the table inside the transaction."""
@@ -136,6 +169,11 @@ class PostgresqlReader(SourceReader):
             self._copying.close()
             self._copying = None
 
+    def end(self) -> None:
+        """Give up the transaction."""
+        self.stop()
+        self._raw.rollback()
+
     def _query(self, table: Table) -> str:
         selected = ", ".join(column.select for column in table.columns)
         text = {column.facts.name for column in table.columns if column.arrow == pa.string()}
@@ -151,6 +189,26 @@ class PostgresqlReader(SourceReader):
         if column.facts.cast == "text":
             return None
         return _as_text(column.facts)
+
+
+def _begin(raw: Any, snapshot: str | None = None) -> None:
+    """Begin a read-only REPEATABLE READ transaction, of the point that `snapshot` names."""
+    import psycopg
+
+    raw.isolation_level = psycopg.IsolationLevel.REPEATABLE_READ
+    raw.read_only = True
+    if snapshot is not None:
+        raw.execute(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+    for setting, value in SETTINGS.items():
+        raw.execute(f"SET LOCAL {setting} TO '{value}'")
+
+
+@contextmanager
+def _reading(reader: PostgresqlReader) -> Iterator[PostgresqlReader]:
+    try:
+        yield reader
+    finally:
+        reader.end()
 
 
 def schema_of(raw: Any, wanted: str | None, where: str) -> str:

@@ -83,6 +83,15 @@ class SourceReader(ABC):
             ]
         )
 
+    @property
+    def shares(self) -> bool:
+        """Return whether there can be further readers of the same point, for tables read at the same time."""
+        return False
+
+    def beside(self) -> AbstractContextManager[SourceReader]:
+        """Yield a further reader of the same point; only where `shares` says so, and before any batch is read."""
+        raise NotImplementedError
+
     @abstractmethod
     def row_count(self, table: str) -> int:
         """Return the number of rows, counted by the database inside the transaction."""
