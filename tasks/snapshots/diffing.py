@@ -128,7 +128,12 @@ def _scan(files: list[str], columns: list[str]) -> ds.Scanner:
     for at, name in enumerate(columns):
         field = ds.field(name)
         kind = dataset.schema.field(name).type
-        projected[f"c{at}"] = field if pa.types.is_binary(kind) else field.cast(pa.string()).cast(pa.binary())
+        if isinstance(kind, pa.BaseExtensionType):
+            projected[f"c{at}"] = field.cast(kind.storage_type).cast(pa.binary())
+        else:
+            projected[f"c{at}"] = (
+                field if pa.types.is_binary(kind) else field.cast(pa.string()).cast(pa.binary())
+            )
     return dataset.scanner(columns=projected or {"c0": ds.scalar(1)})
 
 

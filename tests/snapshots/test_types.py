@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from tasks.core import SystemClock
-from tasks.snapshots import NotGivenBack, Store, arrow_schema, restore, take_snapshot
+from tasks.snapshots import NotGivenBack, Store, arrow_schema, diff, restore, take_snapshot
 from tasks.sources import open_source, open_target
 
 pytestmark = pytest.mark.integration
@@ -113,6 +113,14 @@ def test_every_type_comes_back_and_the_page_says_how(
             assert restore(target=open_target(drill), tables=[name], **with_facts).equal
         except NotGivenBack:
             refused.add(name)
+
+    run(source, [f"UPDATE {name} SET v = NULL WHERE id = 0" for name in tables])
+    second = take_snapshot(open_source("types", source), store, clock=SystemClock(), plan_digest="")
+    changes = {
+        one.name: (one.added, one.removed, one.changed, one.columns)
+        for one in diff(store, manifest.snapshot_id, second.snapshot_id)
+    }
+    assert changes == dict.fromkeys(tables, (0, 0, 1, {"v": 1}))
 
     lines = []
     for at, (declared, usual, edge) in enumerate(TYPES):
