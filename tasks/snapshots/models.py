@@ -90,7 +90,7 @@ class TableEntry(Record):
         mode: `full`, every row is here; (`append` is reserved).
         segment_rows: rows of a segment on average; the next snapshot keeps it, so that segments end at the same rows.
         new_objects: objects that were not in the store yet, with `new_bytes`: what this snapshot cost.
-        objects: the Parquet objects, one a segment, in key order.
+        objects: the Parquet objects, one a segment, in the order of their rows.
     """
 
     facts: TableFacts

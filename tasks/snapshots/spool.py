@@ -45,7 +45,7 @@ _SAMPLE_ROWS = 2_048
 
 
 class ParquetSpool:
-    """Turns batches in key order into objects, one a segment; use as a context manager.
+    """Turns batches into objects, one a segment; use as a context manager.
 
     A segment ends after a row whose hash ends in enough zero bits, but not too soon and not too late. Which rows these
     are hardly depends on the rows before, so that a row added, changed or removed changes its own segment and seldom
@@ -54,7 +54,7 @@ class ParquetSpool:
     Args:
         folder: where objects are spooled.
         schema: the Arrow schema of every batch.
-        key: the primary key columns, for the key range of each object.
+        key: the columns that the rows are ordered by, for the key range of each object.
         store: called with every finished object and its file, which may be moved away.
         segment_rows: rows of a segment on average, a power of two.
         object_bytes: the most an object may have (a single row group of one huge row can exceed it).

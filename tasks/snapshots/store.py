@@ -213,7 +213,7 @@ class Store:
         return _state(self.verdicts(snapshot_id))
 
     def table_files(self, snapshot_id: str, table: str) -> Names:
-        """Return the local Parquet files that make up a table, in key order.
+        """Return the local Parquet files that make up a table, in the order of their rows.
 
         Every object is hashed before it is handed out (once per process): readers such as DuckDB and pandas
         return changed values from a damaged file without an error.

@@ -220,7 +220,7 @@ def _copy(
     if before is not None and before.segment_rows // 4 <= segment_rows <= before.segment_rows * 4:
         segment_rows = before.segment_rows
     spool = ParquetSpool(
-        folder, schema, facts.primary_key, keep, segment_rows=segment_rows, object_bytes=object_bytes
+        folder, schema, reader.ordered_by(name), keep, segment_rows=segment_rows, object_bytes=object_bytes
     )
     # Rows are read and hashed while those before them are compressed and stored.
     with spool, Behind(spool.write) as write:

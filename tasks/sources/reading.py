@@ -51,11 +51,16 @@ class Cursor(Protocol):
 
 @dataclass
 class Table:
-    """A table with the columns as they are read now (a value that does not fit widens its column)."""
+    """A table with the columns as they are read now (a value that does not fit widens its column).
+
+    Args:
+        by_key: whether rows are read in the order of the primary key, and not in the order they are stored in.
+    """
 
     facts: TableFacts
     columns: list[Column]
     partitioned: bool = False
+    by_key: bool = True
 
 
 class SourceReader(ABC):
@@ -83,6 +88,11 @@ class SourceReader(ABC):
             ]
         )
 
+    def ordered_by(self, table: str) -> tuple[str, ...]:
+        """Return the primary key if rows are read in its order; nothing if that would cost too much, or without one."""
+        known = self._table(table)
+        return known.facts.primary_key if known.by_key else ()
+
     @property
     def shares(self) -> bool:
         """Return whether there can be further readers of the same point, for tables read at the same time."""
@@ -97,9 +107,9 @@ class SourceReader(ABC):
         """Return the number of rows, counted by the database inside the transaction."""
 
     def batches(self, table: str, batch_rows: int = BATCH_ROWS) -> Iterator[pa.RecordBatch]:
-        """Yield the table's rows in key order, at most `batch_rows` and about `BATCH_BYTES` at a time.
+        """Yield the table's rows, at most `batch_rows` and about `BATCH_BYTES` at a time.
 
-        A table without a primary key comes in the order it is stored in.
+        They come in the order of the columns that `ordered_by` names, or in the order they are stored in.
 
         Raises:
             ValueDoesNotFit: a value does not fit its column; the column has been widened, read again.

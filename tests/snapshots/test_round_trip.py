@@ -105,6 +105,9 @@ class InMemoryReader(SourceReader):
     def batches(self, table: str, batch_rows: int = 65_536) -> Iterator[pa.RecordBatch]:
         yield from self.source.content[table].to_batches(batch_rows)
 
+    def ordered_by(self, table: str) -> tuple[str, ...]:
+        return ()
+
     def _arrays(self, table: Any, batch_rows: int) -> Any:
         raise NotImplementedError
 

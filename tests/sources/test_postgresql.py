@@ -314,3 +314,29 @@ def test_an_unreachable_server_is_a_clear_error() -> None:
     with pytest.raises(SourceError, match="could not be read"):
         with open_source("s", "postgresql://u:hidden@127.0.0.1:1/x?connect_timeout=2").open(SystemClock()):
             pass
+
+
+def test_a_large_table_with_random_keys_is_read_as_it_is_stored(database: str, writer: sa.Connection) -> None:
+    run(
+        writer,
+        "CREATE TABLE ordered AS SELECT i id FROM generate_series(1, 120000) i",
+        "ALTER TABLE ordered ADD PRIMARY KEY (id)",
+        "CREATE TABLE shuffled AS SELECT md5(i::text)::uuid id FROM generate_series(1, 120000) i",
+        "ALTER TABLE shuffled ADD PRIMARY KEY (id)",
+        "CREATE TABLE short AS SELECT md5(i::text)::uuid id FROM generate_series(1, 100) i",
+        "ALTER TABLE short ADD PRIMARY KEY (id)",
+        "ANALYZE",
+    )
+    with open_source("s", database).open(SystemClock()) as reader:
+        assert {one.name: reader.ordered_by(one.name) for one in reader.tables()} == {
+            "ordered": ("id",),
+            "short": ("id",),
+            "shuffled": (),
+        }
+        short, shuffled = (
+            [id.bytes for batch in reader.batches(name) for id in batch.column(0).to_pylist()]
+            for name in ("short", "shuffled")
+        )
+    assert short == sorted(short)
+    assert len(set(shuffled)) == 120_000
+    assert shuffled != sorted(shuffled)
