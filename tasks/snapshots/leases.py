@@ -16,32 +16,33 @@ from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 from tasks.core import SystemClock, canonical_json
-from tasks.snapshots.errors import SnapshotError
+from tasks.snapshots.errors import SnapshotError, StoreError
 from tasks.snapshots.store import Store
 
 LEASE = timedelta(hours=24)
+_HELD: set[str] = set()  # the leases of this process
 
 
 @contextlib.contextmanager
 def lease(store: Store, kind: str) -> Iterator[None]:
     """Hold a lease of `kind` (`backup` or `prune`) in the store while the block runs."""
     path = f"leases/{kind}-{uuid.uuid4().hex}.json"
-    store.storage.put(
-        path,
-        canonical_json(
-            {
-                "kind": kind,
-                "host": socket.gethostname(),
-                "process": os.getpid(),
-                "until": (SystemClock().now() + LEASE).isoformat(),
-            }
-        )
-        + b"\n",
-    )
+    held = {
+        "kind": kind,
+        "host": socket.gethostname(),
+        "process": os.getpid(),
+        "until": (SystemClock().now() + LEASE).isoformat(),
+    }
+    _HELD.add(path)
     try:
+        store.storage.put(path, canonical_json(held) + b"\n")
         yield
     finally:
-        store.storage.delete(path)
+        _HELD.discard(path)
+        with contextlib.suppress(
+            StoreError
+        ):  # one that stays is over with this process; the work itself counts
+            store.storage.delete(path)
 
 
 def live_leases(store: Store, kind: str) -> list[str]:
@@ -58,7 +59,7 @@ def live_leases(store: Store, kind: str) -> list[str]:
         except (ValueError, KeyError, TypeError):
             found.append(f"{path}, which cannot be read")
             continue
-        if until > SystemClock().now() and not (host == socket.gethostname() and _is_dead(process)):
+        if until > SystemClock().now() and not (host == socket.gethostname() and _is_over(path, process)):
             found.append(f"process {process} on {host}")
         else:
             store.storage.delete(path)
@@ -82,7 +83,9 @@ def wait_for_prune(store: Store, *, seconds: float = 3600.0) -> None:
         time.sleep(0.2)
 
 
-def _is_dead(process: int) -> bool:
+def _is_over(path: str, process: int) -> bool:
+    if process == os.getpid():
+        return path not in _HELD
     try:
         os.kill(process, 0)
     except ProcessLookupError:
