@@ -4,7 +4,15 @@ from tasks.snapshots.canonical import CANONICAL
 from tasks.snapshots.costing import TableCost, costs
 from tasks.snapshots.coverage import LastRead, Overdue, Part, choose_part, last_read, overdue
 from tasks.snapshots.diffing import TableDiff, diff
-from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, NotGivenBack, SnapshotError, StoreError
+from tasks.snapshots.errors import (
+    AlreadyCommitted,
+    Damaged,
+    NoSnapshot,
+    NoStore,
+    NotGivenBack,
+    SnapshotError,
+    StoreError,
+)
 from tasks.snapshots.exporting import Exported, ExportedTable, export
 from tasks.snapshots.models import (
     Hold,
@@ -45,6 +53,7 @@ __all__ = [
     "LastRead",
     "Level",
     "Manifest",
+    "NoSnapshot",
     "NoStore",
     "NotGivenBack",
     "ObjectRef",

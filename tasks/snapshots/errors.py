@@ -17,6 +17,10 @@ class NoStore(StoreError):
     """There is no store at all: no backup has ever been run."""
 
 
+class NoSnapshot(SnapshotError):
+    """There is no snapshot of that name, or no longer."""
+
+
 class AlreadyCommitted(SnapshotError):
     """Another writer has committed this sequence number: the create-only write of the manifest was refused."""
 

@@ -15,6 +15,7 @@ from datetime import datetime, timedelta
 
 from tasks.core import Clock, UsageError, crash_point
 from tasks.snapshots.coverage import forget_superseded
+from tasks.snapshots.errors import NoSnapshot
 from tasks.snapshots.leases import lease, live_leases
 from tasks.snapshots.models import object_path
 from tasks.snapshots.retention import RULES, Fate, Rules, decide
@@ -64,11 +65,11 @@ def prune(
 
     Raises:
         UsageError: no rule keeps anything.
-        Damaged: a manifest or a hold was tampered with: nothing is removed from a store that is not whole.
+        Damaged: a manifest, a hold or a verdict was tampered with: nothing is removed from a store that is not whole.
     """
     if not any(getattr(rules, name) for name in RULES):
         raise UsageError("No rule keeps anything", fix="set at least one keep_… of retention above 0")
-    fates = decide(store.list(), rules, clock.now())
+    fates = decide(store.list(strict=True), rules, clock.now())
     gone = {fate.snapshot_id for fate in fates if not fate.kept}
     if not dry:
         gone = {name for name in sorted(gone) if _bury(store, name, clock.now(), by)}
@@ -100,12 +101,15 @@ def prune(
 
 def _bury(store: Store, snapshot_id: str, at: datetime, by: str) -> bool:
     """Remove one snapshot and return whether it is gone; somebody may have come to hold it just now."""
-    store.bury(snapshot_id, at=at, by=by)
-    crash_point("prune.tombstoned")
-    if store.holds(snapshot_id):  # with its manifest there it still exists, whatever the tombstone says
-        return False
-    store.remove_buried(snapshot_id)
-    crash_point("prune.manifest_removed")
+    try:
+        store.bury(snapshot_id, at=at, by=by)
+        crash_point("prune.tombstoned")
+        if store.holds(snapshot_id):  # with its manifest there it still exists, whatever the tombstone says
+            return False
+        store.remove_buried(snapshot_id)
+        crash_point("prune.manifest_removed")
+    except NoSnapshot:  # another prune was faster
+        store.tombstone(snapshot_id)
     return True
 
 
@@ -126,9 +130,9 @@ def _delete(store: Store, ripe: Sequence[str]) -> tuple[list[str], str]:
 def _needed(store: Store, leaving_out: Collection[str] = ()) -> set[str]:
     return {
         ref.sha256
-        for snapshot_id in store.snapshot_ids()
-        if snapshot_id not in leaving_out
-        for ref in store.manifest(snapshot_id).objects
+        for manifest in store.manifests()
+        if manifest.snapshot_id not in leaving_out
+        for ref in manifest.objects
     }
 
 

@@ -46,7 +46,8 @@ class Storage:
         else:
             self.root = Path(url.removeprefix("file://")).expanduser().resolve()
             if create:
-                self.root.mkdir(parents=True, exist_ok=True)
+                with self._heard("write", "its folder"), contextlib.suppress(FileExistsError):
+                    _make_folder(self.root)
             if not self.root.is_dir():
                 raise NoStore("There is no store", where=str(self.root), fix="run a backup to create it")
             self._store = LocalStore(prefix=self.root)
@@ -100,58 +101,81 @@ class Storage:
             found = self._call("list", prefix)
             return sorted(str(entry["path"]) for page in found for entry in page)
 
+    def found(self, path: str) -> bytes | None:
+        """Return the bytes at `path`, None if there is nothing or it cannot be read."""
+        with contextlib.suppress(FileNotFoundError, StoreError):
+            return self.get(path)
+        return None
+
     def put_new(self, path: str, content: bytes) -> None:
         """Store `content` at `path`, which nobody has written before.
 
         Raises:
-            AlreadyCommitted: there is something already, which stays as it is.
+            AlreadyCommitted: there is something else already, which stays as it is.
         """
-        if self.root is None:
-            try:
-                self._call("put", path, content, mode="create")
-            except FileExistsError:
+        try:
+            self._create(path, content)
+        except (FileExistsError, StoreError) as refused:
+            # It may have been done and only the answer been lost, or asked for twice: what lies there decides.
+            if self.found(path) != content:
+                if isinstance(refused, StoreError):
+                    raise
                 raise AlreadyCommitted("The name is taken", where=path) from None
-            return
-        target = self._place(path)
-        with self._staged(content) as staged:
-            crash_point("storage.staged")
-            try:
-                os.link(staged, target)  # atomic, and refuses a name that is taken
-            except FileExistsError:
-                raise AlreadyCommitted("The name is taken", where=path) from None
-            crash_point("storage.linked")
-        _sync_folder(target.parent)
+        self.settle(path)
 
     def put(self, path: str, content: bytes) -> None:
         """Store `content` at `path`, in place of what is there."""
         if self.root is None:
             self._call("put", path, content)
             return
-        target = self._place(path)
-        with self._staged(content) as staged:
-            staged.replace(target)
-        _sync_folder(target.parent)
+        with self._heard("write", path):
+            target = self._place(path)
+            with self._staged(content) as staged:
+                staged.replace(target)
+        self.settle(path)
 
     def put_file(self, path: str, file: Path) -> None:
         """Store the local `file` at `path`; on a local store the file is moved there if it can be."""
         if self.root is None:
             self._call("put", path, file)
             return
-        target = self._place(path)
-        sync_path(file)
-        crash_point("storage.file_synced")
-        file.replace(target)
-        crash_point("storage.file_moved")
-        _sync_folder(target.parent)
+        with self._heard("write", path):
+            target = self._place(path)
+            sync_path(file)
+            crash_point("storage.file_synced")
+            file.replace(target)
+            crash_point("storage.file_moved")
+        self.settle(path)
+
+    def settle(self, path: str) -> None:
+        """Make the name `path`, which may be of another process, durable: every folder up to the store's own."""
+        if self.root is None:
+            return
+        with self._heard("sync", path):
+            for folder in (self.root / path).parents:
+                sync_path(folder)
+                if folder == self.root:
+                    break
 
     def delete(self, path: str) -> None:
         """Remove what lies at `path`; nothing there is no error."""
-        try:
+        with contextlib.suppress(FileNotFoundError):
             self._call("delete", path)
-        except FileNotFoundError:
+            if self.root is not None:
+                with self._heard("sync", path):
+                    _sync((self.root / path).parent)
+
+    def _create(self, path: str, content: bytes) -> None:
+        """Write a file that must not be there yet; FileExistsError if it is."""
+        if self.root is None:
+            self._call("put", path, content, mode="create")
             return
-        if self.root is not None:
-            _sync_folder((self.root / path).parent)
+        with self._heard("write", path):
+            target = self._place(path)
+            with self._staged(content) as staged:
+                crash_point("storage.staged")
+                os.link(staged, target)  # atomic, and refuses a name that is taken
+                crash_point("storage.linked")
 
     @contextlib.contextmanager
     def _staged(self, content: bytes) -> Iterator[Path]:
@@ -173,14 +197,7 @@ class Storage:
         """Return the local path, its folders made and recorded on the disk."""
         assert self.root is not None
         target = self.root / path
-        missing = []
-        folder = target.parent
-        while not folder.is_dir():
-            missing.append(folder)
-            folder = folder.parent
-        for folder in reversed(missing):
-            folder.mkdir(exist_ok=True)
-            _sync_folder(folder.parent)
+        _make_folder(target.parent)
         return target
 
     def _call(self, verb: str, path: str, *rest: Any, **options: Any) -> Any:
@@ -197,17 +214,31 @@ class Storage:
         try:
             yield
         except (NotFoundError, FileNotFoundError):
+            if verb in ("put", "write", "sync"):
+                raise StoreError(
+                    f"There is no place to {verb} to: a folder or bucket is missing",
+                    where=f"{self.url}: {path}",
+                ) from None
             raise FileNotFoundError(path) from None
         except (AlreadyExistsError, PreconditionError):
             raise FileExistsError(path) from None
         except BaseError as error:
-            raise StoreError(f"The store refused to {verb}: {error}", where=f"{self.url}: {path}") from None
+            said = str(error).partition("\n")[0]  # a dump for programmers follows
+            raise StoreError(f"The store refused to {verb}: {said}", where=f"{self.url}: {path}") from None
         except FileExistsError:
             raise
         except OSError as error:
             raise StoreError(
                 f"The disk refused to {verb}: {error.strerror}", where=f"{self.url}: {path}"
             ) from None
+
+
+def _make_folder(folder: Path) -> None:
+    """Make a folder and those above it, each recorded in the one above on the disk."""
+    if not folder.is_dir():
+        _make_folder(folder.parent)
+        folder.mkdir(exist_ok=True)
+        sync_path(folder.parent)
 
 
 def sync_path(path: Path) -> None:
@@ -217,7 +248,3 @@ def sync_path(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _sync_folder(path: Path) -> None:
-    sync_path(path)

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import uuid
 from collections import defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from tasks.core import UsageError, canonical_json, crash_point, digest_of
-from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoStore, SnapshotError, StoreError
+from tasks.snapshots.errors import AlreadyCommitted, Damaged, NoSnapshot, NoStore, SnapshotError, StoreError
 from tasks.snapshots.models import (
     FORMAT_VERSION,
     Hold,
@@ -27,6 +27,7 @@ from tasks.snapshots.models import (
     Manifest,
     ObjectRef,
     ReadBack,
+    Record,
     SnapshotInfo,
     State,
     Tombstone,
@@ -45,7 +46,6 @@ Findings = list[dict[str, Any]]
 Verdicts = list[Verdict | Damaged]
 ReadBacks = list[ReadBack | Damaged]
 Holds = list[Hold]
-Numbers = list[int]
 
 _HEX_KEY = re.compile(r"[0-9a-f]{64}")
 _CONDEMNED = re.compile(r"condemned/([0-9a-f]{64})\.json")
@@ -108,7 +108,7 @@ class Store:
                 "public_key": public_key_hex(signing_key),
             }
             with contextlib.suppress(AlreadyCommitted):  # another process may just have created it
-                storage.put_new("store.json", canonical_json(fresh) + b"\n")
+                _keep(storage, "store.json", canonical_json(fresh) + b"\n", storage.put_new)
             content = storage.get("store.json")
         facts = _store_facts(content, url)
         if public_key is not None and facts["public_key"] != public_key:
@@ -136,34 +136,56 @@ class Store:
                 found.append(f"{named[1]}/{named[2]}")
         return sorted(found)
 
-    def list(self, source: str | None = None) -> Infos:
+    def list(self, source: str | None = None, *, strict: bool = False) -> Infos:
         """Return every snapshot (of `source`) with its state, oldest first within a source.
 
+        Args:
+            source: only its snapshots.
+            strict: refuse a state that hangs on a verdict that was changed, instead of calling it `committed`.
+
         Raises:
-            Damaged: a manifest was changed; `verify` names all that is wrong.
+            Damaged: a manifest (or, if `strict`, a deciding verdict) was changed; `verify` names all that is wrong.
         """
         verdicts, holds = self._all_verdicts(), self._all_holds()
+        for decides in map(_deciding, verdicts.values()) if strict else ():
+            if isinstance(decides, Damaged):
+                raise Damaged(decides.what, where=decides.where, fix="run validate: a new verdict decides")
         return [
-            self._info(self.manifest(one), verdicts.get(one, []), holds.get(one, []))
-            for one in self.snapshot_ids(source)
+            self._info(one, verdicts.get(one.snapshot_id, []), holds.get(one.snapshot_id, []))
+            for one in self.manifests(source)
         ]
 
     def info(self, snapshot_id: str) -> SnapshotInfo:
         """Return one snapshot with its state."""
         return self._info(self.manifest(snapshot_id), self.verdicts(snapshot_id), self.holds(snapshot_id))
 
+    def manifests(self, source: str | None = None) -> Iterator[Manifest]:
+        """Yield the manifests of all committed snapshots (of `source`), without those retention removes meanwhile.
+
+        Raises:
+            SnapshotError: a manifest vanished that retention did not remove.
+            Damaged: a manifest was changed.
+        """
+        for one in self.snapshot_ids(source):
+            try:
+                manifest = self.manifest(one)
+            except NoSnapshot:
+                self.tombstone(one)
+            else:
+                yield manifest
+
     def manifest(self, snapshot_id: str) -> Manifest:
         """Return the manifest of a snapshot, its signature and place checked.
 
         Raises:
-            SnapshotError: there is no such snapshot.
+            NoSnapshot: there is no such snapshot.
             Damaged: the manifest was changed, or belongs to another place or store.
         """
         path = manifest_path(snapshot_id)
         try:
             content = self.storage.get(path)
         except FileNotFoundError:
-            raise SnapshotError(
+            raise NoSnapshot(
                 f"There is no snapshot {snapshot_id}",
                 where=self.url,
                 fix="`mailstay snapshots list` shows them",
@@ -253,7 +275,8 @@ class Store:
         source, sequence = split_name(snapshot_id)
         paths = self.storage.list(f"verify/{source}/{sequence:08d}/")
         digest = self._digest(snapshot_id)
-        return [self._verdict(path, snapshot_id, digest) for path in paths if _NUMBERED.search(path)]
+        found = (self._verdict(path, snapshot_id, digest) for path in paths if _NUMBERED.search(path))
+        return [one for one in found if one is not None]
 
     def note_read(
         self, *, whole: Collection[str], damaged: Collection[str], part: str | None, at: datetime, by: str
@@ -267,7 +290,7 @@ class Store:
             at: when the run began, by the caller's clock.
             by: what read them, such as `backup`.
         """
-        key = self.signing_key()
+        self.signing_key()
         while True:
             record = ReadBack(
                 store_id=self.store_id,
@@ -280,9 +303,7 @@ class Store:
             )
             crash_point("readback.before_put")
             with contextlib.suppress(AlreadyCommitted):
-                self.storage.put_new(
-                    _readback_path(record.number), sealed(record.model_dump(mode="json"), key)
-                )
+                self._keep(_readback_path(record.number), record, self.storage.put_new)
                 crash_point("readback.after_put")
                 return record
 
@@ -323,7 +344,8 @@ class Store:
             Damaged: a hold was tampered with (retention must then leave the snapshot alone).
         """
         source, sequence = split_name(snapshot_id)
-        return _active(self._hold(path) for path in self.storage.list(f"holds/{source}/{sequence:08d}/"))
+        paths = self.storage.list(f"holds/{source}/{sequence:08d}/")
+        return _active(hold for path in paths for hold in self._hold(path))
 
     def bury(self, snapshot_id: str, *, at: datetime, by: str) -> Tombstone:
         """Record, signed, that retention removes the snapshot; a tombstone that is there already stays as it is."""
@@ -339,7 +361,7 @@ class Store:
         )
         path = f"tombstones/{snapshot_id}.json"
         with contextlib.suppress(AlreadyCommitted):
-            self.storage.put_new(path, sealed(stone.model_dump(mode="json"), self.signing_key()))
+            self._keep(path, stone, self.storage.put_new)
         return self.tombstone(snapshot_id)
 
     def tombstone(self, snapshot_id: str) -> Tombstone:
@@ -365,10 +387,13 @@ class Store:
             raise Damaged("The tombstone is of another place", where=path)
         return stone
 
-    def buried(self, source: str) -> Numbers:
-        """Return the sequence numbers of a source that have a tombstone."""
-        paths = self.storage.list(f"tombstones/{source}/")
-        return sorted(int(found[1]) for path in paths if (found := re.search(r"/(\d{8})\.json$", path)))
+    def is_buried(self, snapshot_id: str) -> bool:
+        """Return whether retention has removed the snapshot: its manifest is gone and its tombstone is there."""
+        if self.storage.size(manifest_path(snapshot_id)) is not None:
+            return False
+        with contextlib.suppress(SnapshotError):
+            return bool(self.tombstone(snapshot_id))
+        return False
 
     def remove_buried(self, snapshot_id: str) -> None:
         """Delete the manifest of a snapshot that has a tombstone, then what was said about it."""
@@ -410,9 +435,7 @@ class Store:
             AlreadyCommitted: another writer took this sequence number.
         """
         crash_point("commit.before_manifest")
-        self.storage.put_new(
-            manifest_path(manifest.snapshot_id), sealed(manifest.model_dump(mode="json"), self.signing_key())
-        )
+        self._keep(manifest_path(manifest.snapshot_id), manifest, self.storage.put_new)
         crash_point("commit.after_manifest")
 
     def put_object(self, ref: ObjectRef, file: Path) -> bool:
@@ -425,6 +448,7 @@ class Store:
         if present == ref.bytes and (
             self.storage.root is None or self.storage.hash(ref.path)[0] == ref.sha256
         ):
+            self.storage.settle(ref.path)  # whoever put it there may have died before that
             return False
         crash_point("object.before_put")
         self.storage.put_file(ref.path, file)
@@ -482,8 +506,11 @@ class Store:
             raise Damaged(f"Object {ref.sha256} is not what was written", where=f"snapshot {whose}")
         return target
 
+    def _keep(self, path: str, record: Record, put: Callable[[str, bytes], None]) -> None:
+        _keep(self.storage, path, sealed(record.model_dump(mode="json"), self.signing_key()), put)
+
     def _say(self, snapshot_id: str, **said: Any) -> Verdict:
-        key = self.signing_key()
+        self.signing_key()
         manifest = self.manifest(snapshot_id)
         source, sequence = split_name(snapshot_id)
         folder = f"verify/{source}/{sequence:08d}/"
@@ -497,9 +524,7 @@ class Store:
             )
             crash_point("verdict.before_put")
             try:
-                self.storage.put_new(
-                    f"{folder}{verdict.number:06d}.json", sealed(verdict.model_dump(mode="json"), key)
-                )
+                self._keep(f"{folder}{verdict.number:06d}.json", verdict, self.storage.put_new)
             except AlreadyCommitted:
                 continue
             crash_point("verdict.after_put")
@@ -529,10 +554,13 @@ class Store:
         except (Damaged, SnapshotError):
             return None
 
-    def _verdict(self, path: str, snapshot_id: str, digest: str | None) -> Verdict | Damaged:
+    def _verdict(self, path: str, snapshot_id: str, digest: str | None) -> Verdict | Damaged | None:
+        """Return one verdict, or what is wrong with it; None if retention removed it meanwhile."""
         try:
             body = unsealed(self.storage.get(path), self.public_key_hex, where=path)
             verdict = Verdict.model_validate(body)
+        except FileNotFoundError:
+            return None
         except Damaged as error:
             return error
         except ValidationError:
@@ -554,27 +582,32 @@ class Store:
                 continue
             if snapshot_id not in digests:
                 digests[snapshot_id] = self._digest(snapshot_id)
-            found[snapshot_id].append(self._verdict(path, snapshot_id, digests[snapshot_id]))
+            if (verdict := self._verdict(path, snapshot_id, digests[snapshot_id])) is not None:
+                found[snapshot_id].append(verdict)
         return found
 
     def _all_holds(self) -> dict[str, Holds]:
         found: dict[str, Holds] = defaultdict(list)
         for path in self.storage.list("holds/"):
-            found["/".join(path.split("/")[1:3])].append(self._hold(path))
+            found["/".join(path.split("/")[1:3])] += self._hold(path)
         return {name: _active(holds) for name, holds in found.items()}
 
-    def _hold(self, path: str) -> Hold:
-        body = unsealed(self.storage.get(path), self.public_key_hex, where=path)
+    def _hold(self, path: str) -> Holds:
+        """Return the hold at `path`; nothing if retention removed it meanwhile."""
+        try:
+            body = unsealed(self.storage.get(path), self.public_key_hex, where=path)
+        except FileNotFoundError:
+            return []
         try:
             hold = Hold.model_validate(body)
         except ValidationError:
             raise Damaged("The hold does not fit the format", where=path) from None
         if hold.store_id != self.store_id or _hold_path(hold) != path:
             raise Damaged("The hold is of another place", where=path)
-        return hold
+        return [hold]
 
     def _put_hold(self, hold: Hold) -> Hold:
-        self.storage.put(_hold_path(hold), sealed(hold.model_dump(mode="json"), self.signing_key()))
+        self._keep(_hold_path(hold), hold, self.storage.put)
         return hold
 
     @staticmethod
@@ -621,6 +654,22 @@ def object_problem(storage: Storage, ref: ObjectRef) -> str | None:
     return None if found == ref.sha256 else "does not hold the bytes that were written"
 
 
+def _keep(storage: Storage, path: str, content: bytes, put: Callable[[str, bytes], None]) -> None:
+    """Write a record and read it back: one that was changed on its way would stand in the way for ever.
+
+    Raises:
+        StoreError: it does not come back as it was written; it is not there then.
+    """
+    put(path, content)
+    if all(storage.found(path) not in (None, content) for _ in range(2)):
+        storage.delete(path)
+        raise StoreError(
+            "What was written does not come back as it was",
+            where=f"{storage.url}: {path}",
+            fix="check the disk, memory and network of this machine; then run it again",
+        )
+
+
 def _store_facts(content: bytes, url: str) -> dict[str, str]:
     try:
         facts = json.loads(content)
@@ -636,13 +685,17 @@ def _store_facts(content: bytes, url: str) -> dict[str, str]:
     return {"store_id": facts["store_id"], "public_key": facts["public_key"]}
 
 
-def _state(verdicts: list[Verdict | Damaged]) -> State:
+def _deciding(verdicts: list[Verdict | Damaged]) -> Verdict | Damaged | None:
+    """Return the newest verdict that sets a state, or that was changed and may have set one."""
     for verdict in reversed(verdicts):
-        if isinstance(verdict, Damaged):
-            return "committed"
-        if verdict.state is not None:
-            return verdict.state
-    return "committed"
+        if isinstance(verdict, Damaged) or verdict.state is not None:
+            return verdict
+    return None
+
+
+def _state(verdicts: list[Verdict | Damaged]) -> State:
+    decides = _deciding(verdicts)
+    return decides.state if isinstance(decides, Verdict) and decides.state is not None else "committed"
 
 
 def _verified(verdicts: list[Verdict | Damaged]) -> Level | None:

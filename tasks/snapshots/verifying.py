@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
@@ -10,7 +11,7 @@ from typing import Any, Literal
 
 from tasks.core import Progress, SilentProgress
 from tasks.snapshots.coverage import Part, forget_superseded, last_read
-from tasks.snapshots.errors import Damaged, SnapshotError
+from tasks.snapshots.errors import Damaged, NoSnapshot, SnapshotError
 from tasks.snapshots.models import (
     Level,
     Manifest,
@@ -101,7 +102,7 @@ def verify(
         progress: is told of the objects.
 
     Raises:
-        SnapshotError: there is no such snapshot.
+        NoSnapshot: there is no such snapshot.
     """
     check = _Check(store, level, None, progress or SilentProgress())
     return check.run(snapshot_id, anchors or {})
@@ -222,7 +223,7 @@ class _Check:
         self._store_file()
         source, sequence = split_name(snapshot_id)
         if snapshot_id not in self.store.snapshot_ids(source):
-            raise SnapshotError(
+            raise NoSnapshot(
                 f"There is no snapshot {snapshot_id}",
                 where=self.store.url,
                 fix="`mailstay snapshots list` shows them",
@@ -232,7 +233,7 @@ class _Check:
             return
         if sequence > 1:
             before = snapshot_name(source, sequence - 1)
-            if before in self.store.snapshot_ids(source):
+            with contextlib.suppress(NoSnapshot):
                 parent = self._manifest(before, findings=False)
                 if parent is not None:
                     self._link(manifest, parent)
@@ -245,13 +246,11 @@ class _Check:
         stones: dict[int, Tombstone] = {}
         for sequence in range(1, max(present) + 1):
             name = snapshot_name(source, sequence)
-            if sequence not in present:
-                if (stone := self._tombstone(name)) is not None:
-                    stones[sequence] = stone
-                continue
-            manifest = self._manifest(name)
-            if manifest is not None:
-                manifests[sequence] = manifest
+            found = self._link_at(name, there=sequence in present)
+            if isinstance(found, Tombstone):
+                stones[sequence] = found
+            elif found is not None:
+                manifests[sequence] = found
         links: dict[int, tuple[str, str | None]] = {
             **{number: (one.digest, one.parent_digest) for number, one in manifests.items()},
             **{number: (one.manifest_digest, one.parent_digest) for number, one in stones.items()},
@@ -267,6 +266,12 @@ class _Check:
         if anchor is not None:
             self._anchor(source, anchor, {digest for digest, _ in links.values()})
         return list(manifests.values())
+
+    def _link_at(self, name: str, *, there: bool) -> Manifest | Tombstone | None:
+        if there:
+            with contextlib.suppress(NoSnapshot):  # retention may remove it while we look
+                return self._manifest(name)
+        return self._tombstone(name)
 
     def _tombstone(self, name: str) -> Tombstone | None:
         try:
@@ -319,7 +324,7 @@ class _Check:
         for manifest, name, refs in tables:
             for ref in refs:
                 problem = self._object(ref)
-                if problem is not None:
+                if problem is not None and not self.store.is_buried(manifest.snapshot_id):
                     kind, what = problem
                     self.findings.append(
                         VerifyFinding(

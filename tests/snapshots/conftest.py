@@ -73,7 +73,7 @@ def taken(database: Path, clock: DrivenClock) -> Callable[..., Manifest]:
 
     def take(store: Store, **options: Any) -> Manifest:
         source = open_source("shop", f"sqlite:///{database}")
-        return take_snapshot(source, store, clock=clock, plan_digest="0" * 64, **options)
+        return take_snapshot(source, store, clock=clock, **{"plan_digest": "0" * 64, **options})
 
     return take
 

@@ -58,8 +58,25 @@ def test_the_same_name_is_committed_once(any_store: Store, taken: Take) -> None:
     manifest = taken(any_store)
     before = any_store.storage.get("snapshots/shop/00000001.json")
     with pytest.raises(AlreadyCommitted):
-        any_store.commit(manifest)
+        any_store.commit(manifest.model_copy(update={"plan_digest": "1" * 64}))
     assert any_store.storage.get("snapshots/shop/00000001.json") == before
+
+
+def test_a_commit_that_landed_but_was_reported_failed_is_not_committed_twice(
+    any_store: Store, taken: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    create, answers = any_store.storage._create, []
+
+    def lost(path: str, content: bytes) -> None:
+        create(path, content)
+        if path.startswith("snapshots/"):
+            answers.append(path)
+            raise (FileExistsError(path), StoreError("The answer was lost"))[len(answers) % 2]
+
+    monkeypatch.setattr(any_store.storage, "_create", lost)
+    assert [taken(any_store).sequence, taken(any_store).sequence] == [1, 2]
+    assert answers == ["snapshots/shop/00000001.json", "snapshots/shop/00000002.json"]
+    assert any_store.snapshot_ids() == ["shop/00000001", "shop/00000002"]
 
 
 def test_of_many_writers_of_one_name_exactly_one_succeeds(any_store: Store) -> None:
@@ -94,7 +111,11 @@ def test_two_backups_at_once_commit_one_after_the_other(any_store: Store, taken:
 
     any_store.commit = together  # type: ignore[method-assign]
     done: list[str] = []
-    threads = [threading.Thread(target=lambda: done.append(taken(any_store).snapshot_id)) for _ in range(2)]
+
+    def back_up(plan_digest: str) -> None:
+        done.append(taken(any_store, plan_digest=plan_digest).snapshot_id)
+
+    threads = [threading.Thread(target=back_up, args=(one * 64,)) for one in "12"]
     for thread in threads:
         thread.start()
     for thread in threads:

@@ -22,6 +22,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from tasks.core import DrivenClock, UsageError
 from tasks.snapshots import (
+    Damaged,
     Manifest,
     SigningKey,
     SnapshotInfo,
@@ -240,6 +241,25 @@ def test_a_changed_tombstone_and_a_manifest_removed_without_one_are_found(
     stone.write_bytes(content)
     (store.storage.root / "tombstones/shop/00000002.json").unlink()
     assert [one.kind for one in verify(store, level="structure").findings] == ["manifest_missing"]
+
+
+def test_nothing_is_removed_while_a_verdict_cannot_be_read(
+    store: Store, taken: Callable[..., Manifest], change: Callable[[str], None], clock: DrivenClock
+) -> None:
+    """It may be the one that makes a snapshot the newest valid one."""
+    grown(store, taken, change, clock)
+    store.mark("shop/00000002", "valid", findings=[], at=clock.now(), by="validate")
+    assert store.storage.root is not None
+    verdict = store.storage.root / "verify/shop/00000002/000001.json"
+    verdict.write_bytes(verdict.read_bytes()[:-2])
+    with pytest.raises(Damaged, match=r"verify/shop/00000002/000001.json.*run validate"):
+        prune(store, Keep(keep_last=1), clock=clock, dry=False)
+    assert len(store.snapshot_ids()) == 4
+    store.mark("shop/00000002", "valid", findings=[], at=clock.now(), by="validate")
+    assert prune(store, Keep(keep_last=1), clock=clock, dry=False).removed == [
+        "shop/00000001",
+        "shop/00000003",
+    ]
 
 
 POINTS = [
