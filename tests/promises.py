@@ -11,6 +11,7 @@ PROMISES = {
     "tests/snapshots/test_export.py": "An export appears whole or not at all, and overwrites nothing",
     "tests/snapshots/test_reading_page.py": "Anyone can read a backup without Mailstay, with the commands of the page",
     "tests/snapshots/test_faults.py": "Every flipped bit, truncation, swap, edit or removal in a store is found and named",
+    "tests/snapshots/test_faulty_store.py": "One fault of the disk or the wire at any call: an operation succeeds truly or fails with one error, and nothing committed is lost",
     "tests/snapshots/test_consistency.py": "Writes during a backup show in no table of it, or in all",
     "tests/core/test_rowhash.py": "The row checksum sees every changed, lost or repeated row and no change of order",
     "tests/checks/test_properties.py": "A rule reports exactly the rows that break it, and none of a clean table",
