@@ -80,6 +80,7 @@ def prune(
     fresh = [name for name in sizes if name not in marked]
     ripe = [name for name in sizes if name in marked and marked[name] + grace <= now]
     if not dry:
+        live_leases(store, "backup")  # takes away those of dead runs
         for name in marked.keys() - sizes.keys():
             store.pardon(name)
         for name in fresh:

@@ -204,6 +204,7 @@ class TableRows:
                     safe = ported(self._disarm(plain), self._dialect)
                     self.written.add(hashes if safe is plain else row_hashes(safe))
                     self._progress.advance(plain.num_rows, nbytes=plain.nbytes)
+                    crash_point("restore.batch")
                     yield safe
 
     def _disarm(self, batch: pa.RecordBatch) -> pa.RecordBatch:

@@ -131,7 +131,9 @@ class Storage:
         with self._heard("write", path):
             target = self._place(path)
             with self._staged(content) as staged:
+                crash_point("storage.put_staged")
                 staged.replace(target)
+                crash_point("storage.put_replaced")
         self.settle(path)
 
     def put_file(self, path: str, file: Path) -> None:
@@ -161,9 +163,10 @@ class Storage:
         """Remove what lies at `path`; nothing there is no error."""
         with contextlib.suppress(FileNotFoundError):
             self._call("delete", path)
+            crash_point("storage.deleted")
             if self.root is not None:
                 with self._heard("sync", path):
-                    _sync((self.root / path).parent)
+                    sync_path((self.root / path).parent)
 
     def _create(self, path: str, content: bytes) -> None:
         """Write a file that must not be there yet; FileExistsError if it is."""

@@ -91,6 +91,27 @@ def change(database: Path) -> Callable[[str], None]:
 
 
 @pytest.fixture(scope="session")
+def mortal() -> Iterator[Callable[..., list[int]]]:
+    """A function that runs operations of worlds at once, each in a process of its own; returns their exit codes."""
+    command = [sys.executable, "-m", "tests.snapshots.mortal"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=Path(__file__).parents[2]
+    ) as parent:
+        assert parent.stdin is not None
+        assert parent.stdout is not None
+
+        def run(*orders: dict[str, Any]) -> list[int]:
+            log = os.environ.get("MAILSTAY_CRASH_LOG")
+            parent.stdin.write(json.dumps([{**one, "crash_log": log} for one in orders]) + "\n")
+            parent.stdin.flush()
+            codes: list[int] = json.loads(parent.stdout.readline())
+            return codes
+
+        yield run
+        parent.stdin.close()
+
+
+@pytest.fixture(scope="session")
 def s3_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The endpoint of a real S3 server (SeaweedFS) with a bucket `backups`; the environment names its keys."""
     binary = Path(sys.executable).with_name("weed")

@@ -2,19 +2,38 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import random
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tasks.core import DrivenClock
+from tasks.core import DrivenClock, UsageError
 from tasks.snapshots import Manifest, SigningKey, Store, key_pem, verify
+from tests.snapshots.world import (
+    DAY,
+    GOING,
+    OPERATIONS,
+    VALID,
+    World,
+    assert_done,
+    assert_whole,
+    built,
+    given_back,
+    plain,
+)
 
 pytestmark = pytest.mark.kill
+Mortal = Callable[..., list[int]]
 
 # Every write step in the order it is passed; `#n` the n-th passing. The last two points lie after the commit.
 POINTS = [
@@ -140,3 +159,89 @@ def test_a_kill_while_a_verdict_is_written_leaves_the_state_before_or_after(
         assert killed.returncode == -signal.SIGKILL
         assert store.state(name) == state
         assert verify(store, level="content").ok
+
+
+# Every operation, at every step of its own ----------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> World:
+    return built(tmp_path_factory.mktemp("world") / "template")
+
+
+def order(name: str, world: World, **more: Any) -> dict[str, Any]:
+    return {"do": name, "home": str(world.home), "url": world.url, "target": world.target, **more}
+
+
+def kill_at(mortal: Mortal, template: World, name: str, step: int, target: str = "") -> bool:
+    """Kill the operation at its step number `step` and check what is left; return False if it has no such step."""
+    world = replace(template.copy(name), target=target)
+    [code] = mortal(order(name, world, crash_at=f"*#{step}"))
+    if code == 0:
+        return False
+    assert code == -signal.SIGKILL
+    assert_whole(world, going=(GOING,))
+    if name == "restore" and (there := given_back(world)):
+        assert {table: plain(rows) for table, rows in there.items()} == {
+            table: plain(rows) for table, rows in world.truth()[VALID].items()
+        }, "all of it, or nothing"
+        return True
+    try:
+        OPERATIONS[name](world)
+    except UsageError:
+        assert name == "release", "it was released already"
+    assert_done(world, name)
+    assert_whole(world, going=(GOING,))
+    assert_reclaimed(world)
+    shutil.rmtree(world.home)
+    return True
+
+
+def assert_reclaimed(world: World) -> None:
+    """Nothing that a dead run left takes space once the next backup has run and the grace is over."""
+    old = time.time() - 3600
+    for path in (world.root / ".spool").iterdir():
+        os.utime(path, (old, old))
+    world.take()
+    assert list((world.root / ".spool").iterdir()) == []
+    for _ in range(2):
+        world.prune()
+        world.clock.advance(2 * DAY)
+    world.prune()
+    storage = world.store().storage
+    needed = {
+        ref.path
+        for one in world.store().manifests()
+        for table in one.tables.values()
+        for ref in table.objects
+    }
+    assert set(storage.list("objects/")) == needed
+    assert storage.list("leases/") == storage.list("condemned/") == []
+
+
+KILLED = ("backup", "first backup", "prune", "restore", "rehearse", "hold", "release", "mark")
+
+
+@pytest.mark.parametrize("name", KILLED)
+def test_an_operation_killed_at_some_steps(mortal: Mortal, template: World, name: str) -> None:
+    """At the first steps, and at random ones, of which the later may not exist."""
+    for step in [1, 2, *random.Random(name).sample(range(3, 30), 3)]:
+        kill_at(mortal, template, name, step)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", KILLED)
+def test_an_operation_killed_at_every_step(mortal: Mortal, template: World, name: str) -> None:
+    steps = itertools.takewhile(lambda step: kill_at(mortal, template, name, step), itertools.count(1))
+    least = {"prune": 15, "hold": 2, "release": 2, "mark": 4, "restore": 8, "rehearse": 12}
+    assert max(steps) >= least.get(name, 20)
+
+
+@pytest.mark.integration
+def test_a_restore_into_postgresql_killed_at_every_step(
+    mortal: Mortal, template: World, new_database: Callable[[], str]
+) -> None:
+    step = 1
+    while kill_at(mortal, template, "restore", step, target=new_database()):
+        step += 1
+    assert step > 8

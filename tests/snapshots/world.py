@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pyarrow.parquet as pq
+import sqlalchemy as sa
 
 from tasks.core import DrivenClock
 from tasks.snapshots import (
@@ -58,10 +59,15 @@ class World:
 
     home: Path
     url: str
+    target: str = ""  # the database to restore into; a file in the folder if empty
 
     @property
     def clock(self) -> DrivenClock:
         return DrivenClock(self.home / "clock.json")
+
+    @property
+    def restore_into(self) -> str:
+        return self.target or f"sqlite:///{self.home / 'back.db'}"
 
     @property
     def root(self) -> Path:
@@ -188,10 +194,21 @@ def anchors(world: World) -> Any:
 
 
 def restored(world: World) -> Any:
-    target = world.home / "back.db"
-    restore(world.store(), VALID, open_target(f"sqlite:///{target}"), clock=world.clock)
-    with closing(sqlite3.connect(target)) as database:
-        return database.execute("SELECT * FROM orders ORDER BY id").fetchall()
+    restore(world.store(), VALID, open_target(world.restore_into), clock=world.clock)
+    return given_back(world)["orders"]
+
+
+def given_back(world: World) -> dict[str, Rows]:
+    """The rows of the tables that are in the database restored into."""
+    engine = sa.create_engine(world.restore_into)
+    with engine.connect() as database:
+        names = sorted(sa.inspect(database).get_table_names())
+        found = {
+            name: [tuple(row) for row in database.exec_driver_sql(f"SELECT * FROM {name} ORDER BY id")]
+            for name in names
+        }
+    engine.dispose()
+    return found
 
 
 def rehearsed(world: World) -> Any:
