@@ -2,7 +2,7 @@
 
 PROMISES = {
     "tests/snapshots/test_round_trip.py": "Any tables come back from a snapshot exactly as they were",
-    "tests/snapshots/test_kills.py": "A killed backup leaves a store that verifies, no half snapshot, and a next run that succeeds",
+    "tests/snapshots/test_kills.py": "Killed at any write step, every operation leaves a store that verifies, nothing half, and a next run that succeeds",
     "tests/flows/test_backup.py": "A killed backup leaves a store that verifies, no half snapshot, and a next run that succeeds",
     "tests/snapshots/test_restore.py": "A restore gives back every value, or leaves the database as it was",
     "tests/snapshots/test_segments.py": "A snapshot writes the segments that changed, and holds exactly what is there",
@@ -11,8 +11,11 @@ PROMISES = {
     "tests/snapshots/test_export.py": "An export appears whole or not at all, and overwrites nothing",
     "tests/snapshots/test_reading_page.py": "Anyone can read a backup without Mailstay, with the commands of the page",
     "tests/snapshots/test_faults.py": "Every flipped bit, truncation, swap, edit or removal in a store is found and named",
+    "tests/snapshots/test_power_loss.py": "Power lost at any write step forgets nothing that was reported as done",
+    "tests/snapshots/test_together.py": "Backups, a prune and a verify at once, or on a full disk, lose nothing and leave nothing half",
+    "tests/snapshots/test_model.py": "The store agrees with a model of it over random histories",
     "tests/snapshots/test_faulty_store.py": "One fault of the disk or the wire at any call: an operation succeeds truly or fails with one error, and nothing committed is lost",
-    "tests/snapshots/test_consistency.py": "Writes during a backup show in no table of it, or in all",
+    "tests/snapshots/test_consistency.py": "Whatever happens to the source during a backup shows in no table of it, or in all",
     "tests/core/test_rowhash.py": "The row checksum sees every changed, lost or repeated row and no change of order",
     "tests/checks/test_properties.py": "A rule reports exactly the rows that break it, and none of a clean table",
     "tests/checks/test_checking.py": "A rule reports exactly the rows that break it, and none of a clean table",

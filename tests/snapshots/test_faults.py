@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.core import DrivenClock, canonical_json
+from tasks.core import DrivenClock, canonical_json, digest_of
 from tasks.snapshots import (
     Damaged,
     Manifest,
@@ -24,6 +24,7 @@ from tasks.snapshots import (
     StoreError,
     connect,
     generate_key,
+    public_key_hex,
     verify,
 )
 from tasks.snapshots.signing import sealed, unsealed
@@ -287,6 +288,111 @@ def test_every_fault_is_named_and_not_only_the_first(filled: Store) -> None:
         ("manifest_changed", "shop/00000002"),
         ("object_size", "shop/00000003"),
     }
+
+
+def edited(store: Store, sequence: int, key: SigningKey | None = None, **changes: object) -> None:
+    """Overwrite a manifest with changes, signed with `key` or with the old signature left."""
+    path = f"snapshots/shop/{sequence:08d}.json"
+    envelope = json.loads(store.storage.get(path))
+    envelope["body"].update(changes)
+    store.storage.put(path, sealed(envelope["body"], key) if key else canonical_json(envelope) + b"\n")
+
+
+def swapped(store: Store) -> None:
+    """Put a valid object of another snapshot in the place of one."""
+    ours, theirs = (store.manifest(f"shop/0000000{n}").tables["prices"].objects[0].path for n in (2, 1))
+    store.storage.put(ours, store.storage.get(theirs))
+
+
+def signed_anew(store: Store) -> None:
+    """Sign the whole chain with another key, links and all, and put that key into the store's file."""
+    other, parent = generate_key(), None
+    for sequence in (1, 2, 3):
+        path = f"snapshots/shop/{sequence:08d}.json"
+        body = {
+            **json.loads(store.storage.get(path))["body"],
+            "parent_digest": parent,
+            "plan_digest": "2" * 64,
+        }
+        store.storage.put(path, sealed(body, other))
+        parent = digest_of(body)
+    facts = json.loads(store.storage.get("store.json"))
+    content = {**facts, "public_key": public_key_hex(other)}
+    store.storage.put("store.json", canonical_json(content) + b"\n")
+
+
+TAMPERING: dict[str, tuple[Callable[[Store], object], set[tuple[str, str]]]] = {
+    "an object replaced by another valid one": (swapped, {("object_size", "shop/00000002")}),
+    "a manifest edited": (
+        lambda store: edited(store, 2, plan_digest="1" * 64),
+        {("manifest_changed", "shop/00000002")},
+    ),
+    "a manifest signed with another key": (
+        lambda store: edited(store, 2, generate_key()),
+        {("manifest_changed", "shop/00000002")},
+    ),
+    "a manifest edited by who has the key": (
+        lambda store: edited(store, 2, store._key, plan_digest="1" * 64),
+        {("chain_broken", "shop/00000003")},
+    ),
+    "a snapshot removed from the middle": (
+        lambda store: store.storage.delete("snapshots/shop/00000002.json"),
+        {("manifest_missing", "shop/00000002")},
+    ),
+    "a snapshot removed from the start": (
+        lambda store: store.storage.delete("snapshots/shop/00000001.json"),
+        {("manifest_missing", "shop/00000001")},
+    ),
+    "a snapshot removed from the end": (
+        lambda store: store.storage.delete("snapshots/shop/00000003.json"),
+        {("anchor_missing", "")},
+    ),
+    "all snapshots removed": (
+        lambda store: [store.storage.delete(path) for path in store.storage.list("snapshots/")],
+        {("anchor_missing", "")},
+    ),
+    "the newest replaced by who has the key": (
+        lambda store: edited(store, 3, store._key, plan_digest="1" * 64),
+        {("anchor_missing", "")},
+    ),
+    "the chain signed anew with another key": (
+        signed_anew,
+        {
+            ("store_changed", ""),
+            ("anchor_missing", ""),
+            *(("manifest_changed", f"shop/0000000{n}") for n in (1, 2, 3)),
+        },
+    ),
+}
+
+
+@pytest.mark.parametrize("what", TAMPERING)
+def test_tampering_is_named_on_every_store(
+    any_store: Store, taken: Take, change: Callable[[str], None], what: str
+) -> None:
+    for number in range(3):
+        taken(any_store)
+        change(f"INSERT INTO prices VALUES ('new {number}', 1)")
+    pinned = verify(any_store, level="structure").heads
+    tamper, named = TAMPERING[what]
+    tamper(any_store)
+    report = verify(any_store, level="content", anchors=pinned)
+    assert {(one.kind, one.snapshot_id) for one in report.findings} == named
+
+
+def test_a_chain_signed_anew_is_refused_by_the_pinned_key_and_seen_by_the_anchor(
+    any_store: Store, taken: Take
+) -> None:
+    for _ in range(3):
+        taken(any_store)
+    pinned = verify(any_store, level="structure").heads
+    signed_anew(any_store)
+    with pytest.raises(StoreError, match="not the one pinned in the plan"):
+        Store.open(any_store.url, public_key=any_store.public_key_hex)
+    unpinned = Store.open(any_store.url)
+    assert verify(unpinned, level="content").ok, "the store alone cannot know"
+    kinds = {one.kind for one in verify(unpinned, level="content", anchors=pinned).findings}
+    assert kinds == {"anchor_missing"}
 
 
 def test_a_damaged_object_is_replaced_by_the_next_backup_of_the_same_rows(filled: Store, taken: Take) -> None:

@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import os
 import signal
-import sqlite3
 import subprocess
 import sys
-import time
 from collections.abc import Callable
-from contextlib import closing
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule, run_state_machine_as_test
 
 from tasks.core import DrivenClock, UsageError
 from tasks.snapshots import (
@@ -27,15 +23,12 @@ from tasks.snapshots import (
     SigningKey,
     SnapshotInfo,
     Store,
-    generate_key,
     key_pem,
     prune,
-    take_snapshot,
     verify,
 )
 from tasks.snapshots.leases import lease
 from tasks.snapshots.retention import decide
-from tasks.sources import open_source
 
 NOW = datetime(2011, 11, 16, 12, 0, tzinfo=UTC)
 HOUR, DAY = timedelta(hours=1), timedelta(days=1)
@@ -311,123 +304,3 @@ def test_a_killed_prune_leaves_a_store_that_verifies_and_the_next_one_finishes(
     needed = {ref.path for table in store.manifest("shop/00000004").tables.values() for ref in table.objects}
     assert objects(store) == needed
     assert verify(store, level="content").ok
-
-
-# The store against a model --------------------------------------------------------------------------------------
-
-
-class StoreMachine(RuleBasedStateMachine):
-    """Backups, verdicts, holds, time and prunes in any order: what must be kept is there, whole, and as it was."""
-
-    folder: Path
-    number = 0
-
-    @initialize()
-    def begin(self) -> None:
-        type(self).number += 1
-        self.home = self.folder / f"{type(self).number}-{time.monotonic_ns()}"
-        self.home.mkdir()
-        self.clock = DrivenClock.create(self.home / "clock.json", NOW)
-        self.store = Store.open(str(self.home / "store"), signing_key=generate_key(), create=True)
-        with closing(sqlite3.connect(self.home / "s.db")) as database:
-            database.execute("CREATE TABLE a (id INTEGER PRIMARY KEY, v INTEGER)")
-            database.execute("CREATE TABLE b (id INTEGER PRIMARY KEY, v INTEGER)")
-            database.execute("INSERT INTO a VALUES (1, 1)")
-            database.commit()
-        self.model: dict[str, dict[str, list[Any]]] = {}
-        self.held: set[str] = set()
-        self.valid: set[str] = set()
-
-    @rule(table=st.sampled_from("ab"), value=st.integers(0, 3))
-    def change(self, table: str, value: int) -> None:
-        with closing(sqlite3.connect(self.home / "s.db")) as database:
-            database.execute(f"INSERT OR REPLACE INTO {table} VALUES (?, ?)", [value, value * value])
-            database.commit()
-
-    @rule()
-    def backup(self) -> None:
-        source = open_source("s", f"sqlite:///{self.home / 's.db'}")
-        name = take_snapshot(source, self.store, clock=self.clock, plan_digest="").snapshot_id
-        with closing(sqlite3.connect(self.home / "s.db")) as database:
-            self.model[name] = {
-                table: database.execute(f"SELECT id, v FROM {table} ORDER BY id").fetchall() for table in "ab"
-            }
-
-    @rule(hours=st.integers(1, 60))
-    def wait(self, hours: int) -> None:
-        self.clock.advance(hours * HOUR)
-
-    @rule(data=st.data())
-    def hold_or_release(self, data: st.DataObject) -> None:
-        if not self.model:
-            return
-        name = data.draw(st.sampled_from(sorted(self.model)))
-        if name in self.held:
-            self.store.release(name, reason="test", by="x", at=self.clock.now())
-            self.held.discard(name)
-        else:
-            self.store.hold(name, reason="test", by="x", at=self.clock.now())
-            self.held.add(name)
-
-    @rule(data=st.data(), state=st.sampled_from(["valid", "quarantined"]))
-    def judge(self, data: st.DataObject, state: Any) -> None:
-        if self.model:
-            name = data.draw(st.sampled_from(sorted(self.model)))
-            self.store.mark(name, state, findings=[], at=self.clock.now(), by="x")
-            (self.valid.add if state == "valid" else self.valid.discard)(name)
-
-    @rule(last=st.integers(1, 3), daily=st.integers(0, 2), dry=st.booleans())
-    def prune(self, last: int, daily: int, dry: bool) -> None:
-        found = prune(self.store, Keep(keep_last=last, keep_daily=daily), clock=self.clock, dry=dry)
-        newest = sorted(self.model)[-last:]
-        assert not set(found.removed) & (self.held | set(newest))
-        if self.valid:
-            assert max(self.valid) not in found.removed
-        if not dry:
-            for name in found.removed:
-                del self.model[name]
-                self.valid.discard(name)
-
-    @invariant()
-    def what_must_be_there_is_there_as_it_was(self) -> None:
-        if not hasattr(self, "model"):
-            return
-        assert self.store.snapshot_ids() == sorted(self.model)
-        report = verify(self.store, level="content")
-        assert report.ok, report.findings
-        import pyarrow.parquet as pq
-
-        for name, tables in self.model.items():
-            for table, rows in tables.items():
-                found = [
-                    tuple(row.values())
-                    for path in self.store.table_files(name, table)
-                    for row in pq.read_table(path).to_pylist()
-                ]
-                assert found == rows
-
-
-def check_histories(folder: Path, examples: int) -> None:
-    machine = type("Machine", (StoreMachine,), {"folder": folder})
-    run_state_machine_as_test(
-        machine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=20,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
-def test_the_store_agrees_with_a_model_of_it(tmp_path: Path, record_property: Callable[..., None]) -> None:
-    record_property("cases", 12)
-    check_histories(tmp_path, 12)
-
-
-@pytest.mark.slow
-def test_the_store_agrees_with_a_model_of_it_over_many_histories(
-    tmp_path: Path, record_property: Callable[..., None]
-) -> None:
-    record_property("cases", 400)
-    check_histories(tmp_path, 400)
