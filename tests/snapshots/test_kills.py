@@ -233,7 +233,7 @@ def test_an_operation_killed_at_some_steps(mortal: Mortal, template: World, name
 @pytest.mark.parametrize("name", KILLED)
 def test_an_operation_killed_at_every_step(mortal: Mortal, template: World, name: str) -> None:
     steps = itertools.takewhile(lambda step: kill_at(mortal, template, name, step), itertools.count(1))
-    least = {"prune": 15, "hold": 2, "release": 2, "mark": 4, "restore": 8, "rehearse": 12}
+    least = {"prune": 14, "hold": 2, "release": 2, "mark": 4, "restore": 8, "rehearse": 12}
     assert max(steps) >= least.get(name, 20)
 
 
