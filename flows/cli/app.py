@@ -179,29 +179,76 @@ def validate(
 def restore(
     source: Annotated[str, typer.Argument(help="The source of the plan whose data is restored.")],
     into: Annotated[
-        str, typer.Option(help="The empty database: sqlite:///path, postgresql://…, or env:NAME.")
-    ],
+        str,
+        typer.Option(
+            help="The database: sqlite:///path, postgresql://…, or env:NAME. If absent the source's own, "
+            "in the modes for a database in use."
+        ),
+    ] = "",
     plan: PlanOption = "plan.yaml",
     snapshot: Annotated[
         str, typer.Option(help="A snapshot's id, or `latest` for the newest valid one.")
     ] = "latest",
+    mode: Annotated[
+        Literal["empty", "insert-missing", "overwrite"],
+        typer.Option(
+            help="`empty`: into a database that has none of the tables; `insert-missing`: rows whose key a database "
+            "in use does not have; `overwrite`: also rows that differ."
+        ),
+    ] = "empty",
+    apply: Annotated[
+        bool, typer.Option("--apply", help="Really write into a database in use; without it nothing changes.")
+    ] = False,
     table: Annotated[
         list[str] | None, typer.Option("--table", help="Restore only this table; can be given again.")
     ] = None,
+    key: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--key",
+            help="Only these rows: table:1,2,3, parts of a key joined by / (subscriber_lists:7/3); "
+            "can be given again.",
+        ),
+    ] = None,
+    subscriber: Annotated[
+        list[int] | None,
+        typer.Option("--subscriber", help="Only this person's rows, by id; can be given again."),
+    ] = None,
+    differences: Annotated[
+        str,
+        typer.Option(
+            help="A new folder for every differing row, as Parquet (personal data); below the plan's state if absent."
+        ),
+    ] = "",
     unproven: Annotated[bool, typer.Option(help="Restore a snapshot that is not valid.")] = False,
     json_: JsonOption = False,
 ) -> None:
-    """Write a snapshot into an empty database; it is kept only if every table reads back exactly as it was saved.
+    """Write a snapshot into an empty database, or rows of it into one in use.
 
-    Campaigns that were running or scheduled come back paused or as drafts: a restore never sends.
+    Into an empty one it is kept only if every table reads back exactly as it was saved. In one in use it says row by
+    row what differs, and changes nothing without `--apply`; rows that only the database has are left alone, and of two
+    consents the stricter one stays. Campaigns come back paused or as drafts: a restore never sends.
     """
     with _flows(quiet=json_):
         from flows.restore import restore as run
 
         result = run(
-            plan=plan, source=source, into=into, snapshot=snapshot, tables=table or [], unproven=unproven
+            plan=plan,
+            source=source,
+            into=into,
+            snapshot=snapshot,
+            mode=mode,
+            apply=apply,
+            tables=table or [],
+            keys=key or [],
+            subscribers=subscriber or [],
+            differences=differences,
+            unproven=unproven,
         )
-    show.as_json(result) if json_ else show.restored(result)
+    if json_:
+        show.as_json(result)
+    else:
+        show.restored(result) if mode == "empty" else show.merged(result)
 
 
 @app.command(epilog=EPILOGUE)

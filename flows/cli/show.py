@@ -206,6 +206,54 @@ def restored(result: Any) -> None:
     )
 
 
+def merged(result: Any) -> None:
+    """Print what differs between a snapshot and a database in use, and what was or would be done about it."""
+    table(
+        [
+            "table",
+            "only in snapshot",
+            "only in database",
+            "different",
+            "inserted",
+            "set back",
+            "consent strict",
+            "where, and notes",
+        ],
+        [
+            [
+                one.name,
+                f"{one.only_in_snapshot:,}",
+                f"{one.only_in_database:,}",
+                f"{one.different:,}",
+                f"{one.inserted:,}",
+                f"{one.updated:,}",
+                f"{one.restricted:,}",
+                "; ".join([*(f"{name}: {count:,}" for name, count in one.columns.items()), *one.notes]),
+            ]
+            for one in result.tables
+        ],
+        numbers=(
+            "only in snapshot",
+            "only in database",
+            "different",
+            "inserted",
+            "set back",
+            "consent strict",
+        ),
+    )
+    out.print(f"Every differing row is in {result.folder} (personal data).", markup=False)
+    if result.applied:
+        out.print(
+            f"{result.snapshot_id} ({result.state}), {result.mode}: applied in {result.seconds:.1f} s; "
+            "the database holds exactly this.",
+            markup=False,
+        )
+    elif any(one.written for one in result.tables):
+        out.print("Nothing was changed. Next: the same with --apply", markup=False)
+    else:
+        out.print("Nothing was changed, and nothing would be.", markup=False)
+
+
 def rehearsed(found: Sequence[Any]) -> None:
     """Print what a rehearsal brought back, and what it means for the plan."""
     table(

@@ -3,6 +3,7 @@
 from tasks.snapshots.canonical import CANONICAL
 from tasks.snapshots.costing import TableCost, costs
 from tasks.snapshots.coverage import LastRead, Overdue, Part, choose_part, last_read, overdue
+from tasks.snapshots.differing import MergedTable, Mode
 from tasks.snapshots.diffing import TableDiff, diff
 from tasks.snapshots.errors import (
     AlreadyCommitted,
@@ -14,6 +15,7 @@ from tasks.snapshots.errors import (
     StoreError,
 )
 from tasks.snapshots.exporting import Exported, ExportedTable, export
+from tasks.snapshots.merging import Merged, merge
 from tasks.snapshots.models import (
     Hold,
     Level,
@@ -31,6 +33,7 @@ from tasks.snapshots.pruning import Pruned, prune
 from tasks.snapshots.reading import canonical_views, connect, parquet_scan, query
 from tasks.snapshots.rehearsing import Reached, Rehearsed
 from tasks.snapshots.restoring import Restored, RestoredTable, restore
+from tasks.snapshots.selecting import parse_keys
 from tasks.snapshots.signing import (
     SigningKey,
     generate_key,
@@ -53,6 +56,9 @@ __all__ = [
     "LastRead",
     "Level",
     "Manifest",
+    "Merged",
+    "MergedTable",
+    "Mode",
     "NoSnapshot",
     "NoStore",
     "NotGivenBack",
@@ -89,9 +95,11 @@ __all__ = [
     "last_read",
     "load_key",
     "load_or_create_key",
+    "merge",
     "open_store",
     "overdue",
     "parquet_scan",
+    "parse_keys",
     "prune",
     "public_key_hex",
     "query",

@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.dataset as ds
 
 from tasks.core import UsageError
+from tasks.snapshots.comparing import counted, matched
 from tasks.snapshots.models import TableEntry, split_name
 from tasks.snapshots.store import Store
 
@@ -84,23 +85,11 @@ def _table(
             return TableDiff(name, state, added, removed, 0, {}, schema)
         for side, files in sides.items():
             connection.register(side, _scan(files, shared))
-        on = " AND ".join(
-            f"a.c{at} IS NOT DISTINCT FROM b.c{at}" for at, one in enumerate(shared) if one in key
-        )
-        differs = [f"a.c{at} IS DISTINCT FROM b.c{at}" for at in range(len(shared))]
-        left, right = (f"(SELECT *, true AS here FROM {side}) {side}" for side in "ab")  # noqa: S608
-        sides_by_key = f"{left} FULL JOIN {right} ON {on}"
-        told = [
-            "a.here IS NULL",
-            "b.here IS NULL",
-            f"a.here AND b.here AND ({' OR '.join(differs)})",
-            *(f"a.here AND b.here AND {one}" for one in differs),
-        ]
-        counted = ", ".join(f"count(*) FILTER (WHERE {one})" for one in told)
-        [counts] = connection.execute(f"SELECT {counted} FROM {sides_by_key}").fetchall()  # noqa: S608
-    columns = {one: count for one, count in zip(shared, counts[3:], strict=True) if count}
+        at = [number for number, one in enumerate(shared) if one in key]
+        counts = counted(connection, f"({matched(len(shared), at)})", len(shared))
+    columns = {one: count for one, count in zip(shared, counts.columns, strict=True) if count}
     state = "changed" if any(counts[:3]) or schema else "same"
-    return TableDiff(name, state, counts[0], counts[1], counts[2], columns, schema)
+    return TableDiff(name, state, counts.only_b, counts.only_a, counts.different, columns, schema)
 
 
 def _only(

@@ -68,7 +68,7 @@ def query(store: Store, snapshots: Mapping[str, str], sql: str) -> tuple[list[st
             for table in store.manifest(snapshot_id).tables
             for path in store.table_files(snapshot_id, table)
         ]
-        connection.execute(f"SET allowed_paths = [{', '.join(map(_text, files))}]")
+        connection.execute(f"SET allowed_paths = [{', '.join(map(sql_text, files))}]")
         connection.execute("SET enable_external_access = false")
         connection.execute("SET lock_configuration = true")
         try:
@@ -88,7 +88,7 @@ def parquet_scan(files: Sequence[str]) -> str:
     Without `hive_partitioning = false` DuckDB takes a folder such as `status=live` in the store's path for a column,
     in place of the table's own.
     """
-    return f"read_parquet([{', '.join(_text(path) for path in files)}], hive_partitioning = false)"
+    return f"read_parquet([{', '.join(sql_text(path) for path in files)}], hive_partitioning = false)"
 
 
 def canonical_views(connection: duckdb.DuckDBPyConnection, alias: str, mapping: Mapped) -> list[str]:
@@ -154,5 +154,6 @@ def _quoted(name: str) -> str:
     return '"' + name.replace('"', '""') + '"'
 
 
-def _text(value: str) -> str:
+def sql_text(value: str) -> str:
+    """Return `value` as an SQL string."""
     return "'" + value.replace("'", "''") + "'"

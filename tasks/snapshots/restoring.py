@@ -6,7 +6,7 @@ send, or sending, comes back unable to: a restore must never send.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pyarrow as pa
@@ -26,14 +26,10 @@ from tasks.core import (
 )
 from tasks.snapshots.errors import Damaged, NotGivenBack, SnapshotError
 from tasks.snapshots.models import Manifest, State, TableEntry
+from tasks.snapshots.rules import RULES
 from tasks.snapshots.store import Store
 from tasks.snapshots.taking import arrow_schema
 from tasks.sources import SourceReader, TableFacts, Target, ValueDoesNotFit, portable, ported
-
-DISARMED: Mapping[str, Mapping[str, tuple[str, Mapping[str, str]]]] = {
-    "listmonk": {"campaigns": ("status", {"running": "paused", "scheduled": "draft"})},
-}
-"""Per mapping and table the column that makes a sender act, and what its values come back as."""
 
 _BATCH_ROWS = 65_536
 
@@ -130,7 +126,7 @@ def restore(
         for name, entry in entries.items():
             started = SystemClock().now()
             progress.start(name, entry.rows)
-            rule = DISARMED.get(mapping or "", {}).get(name)
+            rule = _disarming(mapping, name)
             rows = TableRows(store, snapshot_id, name, entry, progress, rule=rule, dialect=target.dialect)
             writer.load(facts[name], rows)
             rows.check()
@@ -251,7 +247,7 @@ def proven_state(store: Store, snapshot_id: str, *, unproven: bool) -> State:
     return state
 
 
-def chosen_tables(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableEntry]:
+def chosen_tables(manifest: Manifest, tables: Collection[str]) -> dict[str, TableEntry]:
     """Return the entries of these tables of a snapshot, of all if none is named.
 
     Raises:
@@ -264,6 +260,12 @@ def chosen_tables(manifest: Manifest, tables: Sequence[str]) -> dict[str, TableE
                 fix=f"use one of: {', '.join(sorted(manifest.tables))}",
             )
     return {name: entry for name, entry in manifest.tables.items() if not tables or name in tables}
+
+
+def _disarming(mapping: str | None, table: str) -> tuple[str, Mapping[str, str]] | None:
+    """Return the column of the table that makes a sender act, and what its values come back as."""
+    rule = RULES.get(mapping or "", {}).get(table)
+    return (rule.column, rule.becomes) if rule and rule.becomes else None
 
 
 def _facts(

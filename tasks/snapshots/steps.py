@@ -7,6 +7,8 @@ import re
 from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import timedelta
+from pathlib import Path
+from typing import Literal
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -15,11 +17,13 @@ from tasks.core import SystemClock, UsageError, bytes_per_second, current_progre
 from tasks.plan import LoadedPlan, load_plan, secret
 from tasks.snapshots.coverage import choose_part, overdue
 from tasks.snapshots.errors import Damaged, SnapshotError
+from tasks.snapshots.merging import Merged, merge
 from tasks.snapshots.models import Manifest, split_name
 from tasks.snapshots.pruning import Pruned, prune
 from tasks.snapshots.reading import mapped_tables
 from tasks.snapshots.rehearsing import Rehearsed, reached, scratch
 from tasks.snapshots.restoring import Restored, restore
+from tasks.snapshots.selecting import parse_keys
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import take_snapshot
 from tasks.snapshots.verifying import VerifyReport, verify_and_record
@@ -213,6 +217,27 @@ def choose_snapshot(plan: str, source: str, snapshot: str) -> str:
     return store.newest_valid(source).snapshot_id
 
 
+@task
+def check_restore(mode: str, into: str, apply: bool, keys: list[str], subscribers: list[int]) -> None:
+    """Refuse options that do not go together, before anything is read.
+
+    Raises:
+        UsageError: an empty database is to be written and none is named, or rows of it are chosen.
+    """
+    if mode != "empty":
+        parse_keys(keys)
+        return
+    if not into:
+        raise UsageError(
+            "No database is named to restore into", fix="name an empty one, or choose another mode"
+        )
+    if apply or keys or subscribers:
+        raise UsageError(
+            "Rows can only be chosen, and applied, in a database in use",
+            fix="choose the mode insert-missing or overwrite",
+        )
+
+
 @task(task_run_name="restore-{snapshot}")
 def restore_snapshot(plan: str, snapshot: str, into: str, tables: list[str], unproven: bool) -> Restored:
     """Write the snapshot's tables into an empty database, read them back, and keep them only if they are equal."""
@@ -267,6 +292,93 @@ def publish_restore(restored: Restored) -> None:
     create_markdown_artifact(
         key="restore", markdown="\n".join(lines), description="What was restored, compared"
     )
+
+
+@task(task_run_name="merge-{snapshot}")
+def merge_snapshot(
+    plan: str,
+    snapshot: str,
+    into: str,
+    mode: Literal["insert-missing", "overwrite"],
+    tables: list[str],
+    keys: list[str],
+    subscribers: list[int],
+    differences: str,
+    apply: bool,
+    unproven: bool,
+) -> Merged:
+    """Compare the snapshot with a database in use, write every difference as Parquet, and apply it if asked to."""
+    loaded = load_plan(plan)
+    source, _ = split_name(snapshot)
+    settings = loaded.plan.sources[source]
+    url = target_url(into, loaded, in_use=True) if into else loaded.source_url(source)
+    found = merge(
+        open_plan_store(loaded),
+        snapshot,
+        open_target(url, schema=settings.db_schema),
+        _differences_folder(loaded, snapshot, differences),
+        clock=open_clock(loaded.clock_spec()),
+        mode=mode,
+        apply=apply,
+        mapping=settings.mapping,
+        tables=tables,
+        keys=parse_keys(keys),
+        subscribers=[str(one) for one in subscribers],
+        unproven=unproven,
+        progress=current_progress(),
+    )
+    if found.state != "valid":
+        get_run_logger().warning("%s is %s: it was used because you said so", snapshot, found.state)
+    for table in found.tables:
+        for note in table.notes:
+            get_run_logger().warning("%s: %s", table.name, note)
+    get_run_logger().info(
+        "%s %s, set back %s, %s with a stricter consent than saved or now; differences in %s",
+        "Inserted" if apply else "Would insert",
+        plural(sum(one.inserted for one in found.tables), "row"),
+        plural(sum(one.updated for one in found.tables), "row"),
+        plural(sum(one.restricted for one in found.tables), "row"),
+        found.folder,
+    )
+    return found
+
+
+@task
+def publish_merge(found: Merged) -> None:
+    """Show what differs, and what was or would be done about it, as a Prefect artifact."""
+    lines = [
+        f"# {found.snapshot_id}, {found.mode}: {'applied' if found.applied else 'nothing was changed'}",
+        "",
+        f"Every differing row is in `{found.folder}` (personal data).",
+        "",
+        "| table | only in snapshot | only in database | different | inserted | set back | consent strict | notes |",
+        "| --- | --: | --: | --: | --: | --: | --: | --- |",
+    ]
+    lines += [
+        f"| {one.name} | {one.only_in_snapshot:,} | {one.only_in_database:,} | {one.different:,} | {one.inserted:,} "
+        f"| {one.updated:,} | {one.restricted:,} | {'; '.join(one.notes)} |"
+        for one in found.tables
+    ]
+    create_markdown_artifact(
+        key="restore-live", markdown="\n".join(lines), description="Snapshot beside the database in use"
+    )
+
+
+def _differences_folder(loaded: LoadedPlan, snapshot: str, wanted: str) -> Path:
+    """Return the folder `wanted`, or a new one below the plan's state.
+
+    Raises:
+        UsageError: `wanted` is there already.
+    """
+    if not wanted:
+        moment = SystemClock().now().strftime("%Y%m%dT%H%M%S%f")
+        return loaded.resolve(loaded.plan.state) / "differences" / f"{snapshot.replace('/', '-')}-{moment}"
+    folder = Path(wanted)
+    if folder.exists():
+        raise UsageError(
+            "The folder for the differences is there already", where=wanted, fix="name a new one"
+        )
+    return folder
 
 
 @task(task_run_name="rehearse-{source}")
@@ -379,8 +491,13 @@ def publish_prune(found: Pruned) -> None:
     )
 
 
-def target_url(into: str, loaded: LoadedPlan) -> str:
+def target_url(into: str, loaded: LoadedPlan, *, in_use: bool = False) -> str:
     """Return the database URL that `into` is, or that the environment variable `env:NAME` holds.
+
+    Args:
+        into: a URL without a password, or `env:NAME`.
+        loaded: the plan; its own sources are refused unless the database may be `in_use`.
+        in_use: whether it may be a database in use.
 
     Raises:
         UsageError: `into` holds a password (it would be kept with the run), or is one of the plan's own sources.
@@ -395,11 +512,11 @@ def target_url(into: str, loaded: LoadedPlan) -> str:
                 "The URL of the database holds a password, which would be kept with the run",
                 fix="put the URL into an environment variable and write env:NAME",
             )
-    if url in [loaded.source_url(name) for name in loaded.plan.sources]:
+    if not in_use and url in [loaded.source_url(name) for name in loaded.plan.sources]:
         raise UsageError(
             "That is a source of the plan itself",
             where=str(loaded.path),
-            fix="restore into an empty database beside it, look at it, then switch over",
+            fix="restore into an empty database beside it, or choose the mode insert-missing or overwrite",
         )
     return url
 

@@ -1,11 +1,12 @@
 """SQL databases as Arrow batches, read from one consistent point and written back: exact, or its cast is kept."""
 
+from tasks.sources.adapting import ReadColumn, adapted, comparable
 from tasks.sources.errors import SourceError, ValueDoesNotFit
 from tasks.sources.facts import CASTS, ColumnFacts, ForeignKey, TableFacts
 from tasks.sources.opening import open_source, open_target
 from tasks.sources.porting import portable, ported, uuid_text
 from tasks.sources.reading import BATCH_BYTES, BATCH_ROWS, Source, SourceReader
-from tasks.sources.target import Target, TargetWriter
+from tasks.sources.target import LiveWriter, Target, TargetWriter
 
 __all__ = [
     "BATCH_BYTES",
@@ -13,6 +14,8 @@ __all__ = [
     "CASTS",
     "ColumnFacts",
     "ForeignKey",
+    "LiveWriter",
+    "ReadColumn",
     "Source",
     "SourceError",
     "SourceReader",
@@ -20,6 +23,8 @@ __all__ = [
     "Target",
     "TargetWriter",
     "ValueDoesNotFit",
+    "adapted",
+    "comparable",
     "open_source",
     "open_target",
     "portable",

@@ -180,6 +180,11 @@ _OWNED = """
 """
 
 
+def owned_sequences(raw: Any, oid: int) -> list[tuple[int, str, str]]:
+    """Return the sequences that give the numbers of a table: oid, quoted name, column."""
+    return [(row[0], row[1], row[3]) for row in raw.execute(_OWNED, (oid, oid)).fetchall() if row[3]]
+
+
 def _sequences(raw: Any, oid: int) -> list[str]:
     """Return the statements that create the sequences of serial columns and of defaults; identity makes its own."""
     found = []

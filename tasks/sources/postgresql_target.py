@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -20,8 +20,9 @@ from tasks.sources.errors import SourceError
 from tasks.sources.facts import TableFacts
 from tasks.sources.porting import uuid_text
 from tasks.sources.postgresql import SETTINGS, PostgresqlReader, described, reason, schema_of, types_of
+from tasks.sources.postgresql_live import PostgresqlLive
 from tasks.sources.reading import SourceReader, quoted
-from tasks.sources.target import TargetWriter
+from tasks.sources.target import LiveWriter, TargetWriter
 
 _AS_THEY_ARE = (
     pa.types.is_integer,
@@ -31,6 +32,11 @@ _AS_THEY_ARE = (
     pa.types.is_date32,
     pa.types.is_timestamp,
 )
+
+_THERE = """
+    SELECT c.relname FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+    WHERE n.nspname = %s AND c.relname = ANY(%s) AND c.relkind IN ('r', 'p') AND NOT c.relispartition
+"""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,38 @@ class PostgresqlTarget:
     @contextmanager
     def open(self, clock: Clock) -> Iterator[TargetWriter]:
         """Begin the transaction."""
+        with self._connected() as (raw, where):
+            if self.schema:
+                raw.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self.schema)}")
+            schema = schema_of(raw, self.schema, where)
+            for setting, value in (SETTINGS | {"client_encoding": "UTF8"}).items():
+                raw.execute(f"SET LOCAL {setting} TO '{value}'")
+            yield _Writer(raw, schema, clock, where)
+
+    @contextmanager
+    def live(self, clock: Clock, tables: Collection[str], *, write: bool) -> Iterator[LiveWriter]:
+        """Begin the transaction; others go on reading, and write again when it ends."""
+        with self._connected() as (raw, where):
+            schema = schema_of(raw, self.schema, where)
+            there = [row[0] for row in raw.execute(_THERE, (schema, list(tables))).fetchall()]
+            raw.rollback()
+            if not write:
+                from psycopg import IsolationLevel
+
+                raw.isolation_level = IsolationLevel.REPEATABLE_READ
+                raw.read_only = True
+            for setting, value in (SETTINGS | {"client_encoding": "UTF8", "lock_timeout": "60s"}).items():
+                raw.execute(f"SET LOCAL {setting} TO '{value}'")
+            if there:
+                listed = ", ".join(f"{quoted(schema)}.{quoted(name)}" for name in there)
+                mode = "SHARE ROW EXCLUSIVE" if write else "ACCESS SHARE"
+                raw.execute(f"LOCK TABLE {listed} IN {mode} MODE")
+            loader = _Writer(raw, "pg_temp", clock, where)
+            yield PostgresqlLive(raw, schema, there, loader.load, where)
+
+    @contextmanager
+    def _connected(self) -> Iterator[tuple[Any, str]]:
+        """Yield a connection in a transaction that is rolled back unless it was committed, and its address."""
         try:
             import psycopg
         except ImportError:
@@ -56,13 +94,8 @@ class PostgresqlTarget:
         try:
             with engine.connect() as connection:
                 raw: Any = connection.connection.dbapi_connection
-                if self.schema:
-                    raw.execute(f"CREATE SCHEMA IF NOT EXISTS {quoted(self.schema)}")
-                schema = schema_of(raw, self.schema, where)
-                for setting, value in (SETTINGS | {"client_encoding": "UTF8"}).items():
-                    raw.execute(f"SET LOCAL {setting} TO '{value}'")
                 try:
-                    yield _Writer(raw, schema, clock, where)
+                    yield raw, where
                 finally:
                     raw.rollback()
         except (psycopg.Error, sa.exc.DBAPIError) as error:

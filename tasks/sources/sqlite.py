@@ -71,7 +71,7 @@ class SqliteSource:
                     ),
                     "at": clock.now().isoformat(),
                 }
-                names = chosen(_names(raw), self.only, self.exclude, f"source {self.name}")
+                names = chosen(table_names(raw), self.only, self.exclude, f"source {self.name}")
                 tables = {name: described(raw, name) for name in names}
                 try:
                     yield SqliteReader(raw, consistency, tables)
@@ -162,7 +162,7 @@ class SqliteReader(CursorReader):
         return Column(facts, select, pa.binary(), make.plain(pa.binary(), bytes))
 
 
-def _names(connection: sqlite3.Connection) -> list[str]:
+def table_names(connection: sqlite3.Connection) -> list[str]:
     """Return the ordinary tables (views, virtual tables and their shadows hold no rows of their own)."""
     rows = connection.execute("SELECT schema, name, type FROM pragma_table_list").fetchall()
     return [

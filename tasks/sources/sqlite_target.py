@@ -3,23 +3,22 @@
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import pyarrow as pa
-import pyarrow.compute as pc
 import sqlalchemy as sa
 
 from tasks.core import Clock
-from tasks.sources.columns import time_text
 from tasks.sources.errors import SourceError
-from tasks.sources.facts import ColumnFacts, TableFacts
+from tasks.sources.facts import TableFacts
 from tasks.sources.reading import SourceReader, quoted
 from tasks.sources.sqlite import SqliteReader, described, reason
-from tasks.sources.target import TargetWriter
+from tasks.sources.sqlite_live import SqliteLive
+from tasks.sources.sqlite_values import stored_values
+from tasks.sources.target import LiveWriter, TargetWriter
 
 
 @dataclass(frozen=True)
@@ -48,6 +47,30 @@ class SqliteTarget:
                     connection.execute("ROLLBACK")
         except sqlite3.Error as error:
             raise SourceError(f"SQLite could not be written: {reason(error)}", where=where) from None
+        finally:
+            connection.close()
+
+    @contextmanager
+    def live(self, clock: Clock, tables: Collection[str], *, write: bool) -> Iterator[LiveWriter]:
+        """Begin the transaction; in WAL mode others go on reading."""
+        path = Path(self.url.database or "")
+        if not path.is_file():
+            raise SourceError("There is no SQLite database", where=str(path), fix="correct the URL")
+        connection = sqlite3.connect(path, isolation_level=None, timeout=60)
+        try:
+            connection.execute("PRAGMA foreign_keys = OFF")  # `settle` checks them, without any cascade
+            if not write:
+                connection.execute("PRAGMA query_only = ON")
+            connection.execute("BEGIN IMMEDIATE" if write else "BEGIN")
+            try:
+                yield SqliteLive(connection, str(path), tables)
+            finally:
+                if connection.in_transaction:
+                    connection.execute("ROLLBACK")
+        except sqlite3.Error as error:
+            raise SourceError(
+                f"SQLite refused it: {reason(error)}", where=str(path), fix="nothing was changed"
+            ) from None
         finally:
             connection.close()
 
@@ -81,7 +104,9 @@ class _Writer(TargetWriter):
         insert = f"INSERT INTO {quoted(table.name)} ({names}) VALUES ({marks})"  # noqa: S608
         rows = 0
         for batch in batches:
-            values = [_values(batch.column(at), column) for at, column in zip(written, columns, strict=True)]
+            values = [
+                stored_values(batch.column(at), column) for at, column in zip(written, columns, strict=True)
+            ]
             self._connection.executemany(insert, zip(*values, strict=True))
             rows += batch.num_rows
         return rows
@@ -106,56 +131,3 @@ class _Writer(TargetWriter):
                 where=f"{self._where}: {statement.partition('(')[0].strip()[:120]}",
                 fix="nothing was written; correct the database, or leave the table out",
             ) from None
-
-
-def _values(column: pa.Array, facts: ColumnFacts) -> list[Any]:
-    """Return the values as SQLite stored them before the cast of `facts`."""
-    if facts.cast == "sql_literal":
-        return [_from_literal(one) for one in column.to_pylist()]
-    kind = column.type
-    for test, spelled in _SPELLED:
-        if test(kind):
-            return spelled(column, facts)
-    return column.to_pylist()  # type: ignore[no-any-return]
-
-
-def _times(column: pa.Array, facts: ColumnFacts) -> list[Any]:
-    if pa.types.is_timestamp(column.type) and column.type.tz:
-        column = pc.cast(pc.cast(column, pa.int64()), pa.timestamp("us"))
-    default = "HH:MM:SS.ffffff" if pa.types.is_time(column.type) else "YYYY-MM-DD HH:MM:SS.ffffff"
-    return time_text(column, facts.form or default).to_pylist()  # type: ignore[no-any-return]
-
-
-def _texts(column: pa.Array, _: ColumnFacts) -> list[Any]:
-    return pc.cast(column, pa.string()).to_pylist()  # type: ignore[no-any-return]
-
-
-def _singles(column: pa.Array, facts: ColumnFacts) -> list[Any]:
-    # The shortest decimal of a 4-byte number, not the 8-byte number nearest to its bits.
-    return [None if one is None else float(one) for one in _texts(column, facts)]
-
-
-def _booleans(column: pa.Array, _: ColumnFacts) -> list[Any]:
-    return pc.cast(column, pa.int8()).to_pylist()  # type: ignore[no-any-return]
-
-
-_SPELLED: tuple[tuple[Callable[[pa.DataType], bool], Callable[[pa.Array, ColumnFacts], list[Any]]], ...] = (
-    (pa.types.is_temporal, _times),
-    (pa.types.is_decimal, _texts),
-    (pa.types.is_boolean, _booleans),
-    (pa.types.is_float32, _singles),
-)
-
-
-def _from_literal(text: str | None) -> Any:
-    """Return the value whose SQL literal `tasks.sources` wrote."""
-    if text is None:
-        return None
-    if text.startswith("'"):
-        return text[1:-1].replace("''", "'")
-    if text.startswith("X'"):
-        return bytes.fromhex(text[2:-1])
-    try:
-        return int(text)
-    except ValueError:
-        return float(text)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from typing import Protocol
 
@@ -15,7 +15,7 @@ from tasks.sources.reading import SourceReader
 
 
 class Target(Protocol):
-    """An empty database, or one that has none of the tables to be written."""
+    """A database that tables, or rows of tables that are there, can be written to."""
 
     @property
     def dialect(self) -> str:
@@ -26,6 +26,20 @@ class Target(Protocol):
 
         Raises:
             SourceError: the database cannot be reached or written.
+        """
+
+    def live(
+        self, clock: Clock, tables: Collection[str], *, write: bool
+    ) -> AbstractContextManager[LiveWriter]:
+        """Begin one transaction on a database in use; it is rolled back unless `commit` is called.
+
+        Args:
+            clock: tells when the transaction began.
+            tables: the tables to work on; those that are not there are left out.
+            write: keep others from writing to them until the end (they can read). Without it nothing can be written.
+
+        Raises:
+            SourceError: the database cannot be reached, or others do not let go of its tables.
         """
 
 
@@ -65,3 +79,39 @@ class TargetWriter(ABC):
     @abstractmethod
     def commit(self) -> None:
         """Keep what was written."""
+
+
+class LiveWriter(ABC):
+    """Changes rows of tables in use inside one transaction; lives as long as `Target.live`'s block."""
+
+    @abstractmethod
+    def reader(self) -> SourceReader:
+        """Return a reader of the tables as this transaction sees them now."""
+
+    @abstractmethod
+    def insert(self, table: TableFacts, batches: Iterable[pa.RecordBatch]) -> None:
+        """Insert rows; the columns are those of `table`, and numbers the database would give are given.
+
+        Raises:
+            SourceError: the database refuses a row, such as one whose unique value another row has.
+        """
+
+    @abstractmethod
+    def update(self, table: TableFacts, batches: Iterable[pa.RecordBatch]) -> None:
+        """Set the columns of `table` that are not its primary key in the rows with that key.
+
+        Raises:
+            SourceError: the database refuses a row.
+        """
+
+    @abstractmethod
+    def settle(self, tables: Sequence[TableFacts]) -> None:
+        """Check what the database has not checked yet, and move sequences behind the rows, never back.
+
+        Raises:
+            SourceError: a row names a row of another table that is not there.
+        """
+
+    @abstractmethod
+    def commit(self) -> None:
+        """Keep what was changed."""
