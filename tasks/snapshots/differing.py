@@ -161,7 +161,8 @@ class Part:
         numbers = [
             self.relations.columns.index(one) for one in self._rule.same if one in self.relations.columns
         ]
-        return " OR ".join(f"{m}.a{at} IS DISTINCT FROM {m}.b{at}" for at in numbers)
+        differs = " OR ".join(f"{m}.a{at} IS DISTINCT FROM {m}.b{at}" for at in numbers)
+        return f"{m}.kind = 'different' AND ({differs})" if differs else ""
 
     def decide(self, mode: Mode, condition: str, strangers: str) -> None:
         """Say for every differing row that `condition` selects what is done, and that rows of `strangers` are left."""

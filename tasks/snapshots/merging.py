@@ -188,7 +188,7 @@ def _strangers(
     rows = matched(len(root.relations.columns), [key], a=root.relations.a, b=root.relations.b)
     person = root.relations.plain(key, f"m.a{key}")
     connection.execute(
-        f"CREATE TABLE strangers AS SELECT {person} AS id FROM ({rows}) m WHERE m.kind = 'different' AND ({other})"  # noqa: S608
+        f"CREATE TABLE strangers AS SELECT {person} AS id FROM ({rows}) m WHERE {other}"  # noqa: S608
     )
     found = {}
     for name, part in parts.items():
