@@ -8,6 +8,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from datetime import time
 from typing import Any
 
 import pyarrow as pa
@@ -69,7 +70,7 @@ def comparable(ways: Sequence[ReadColumn]) -> list[Change]:
         return [_text] * len(ways)
     if all(one.dialect == "sqlite" for one in ways):
         return [_literals(one.facts, ways[-1].facts.source_type) for one in ways]
-    native = next((one.arrow for one in ways if one.facts.cast != "text"), None)
+    native = next((one for one in ways if one.facts.cast != "text"), None)
     return [_parsed(native) if native and one.facts.cast == "text" else _text for one in ways]
 
 
@@ -83,22 +84,39 @@ def _text(array: pa.Array) -> pa.Array:
     return pc.cast(pc.cast(array, pa.string()), pa.binary())
 
 
-def _parsed(kind: pa.DataType) -> Change:
-    """Return what reads text as `kind` where it can be read so."""
+def _parsed(native: ReadColumn) -> Change:
+    """Return what reads text as `native` was read, value by value where some cannot be read so."""
 
     def one(value: pa.Array) -> pa.Array:
         try:
-            return _text(pc.cast(value, kind))
-        except pa.ArrowInvalid:
+            return _text(_read(value, native))
+        except (pa.ArrowInvalid, Unfit):
             return pc.cast(value, pa.binary())
 
     def change(array: pa.Array) -> pa.Array:
         try:
-            return _text(pc.cast(array, kind))
-        except pa.ArrowInvalid:
+            return _text(_read(array, native))
+        except (pa.ArrowInvalid, Unfit):
             return pa.concat_arrays([one(array.slice(at, 1)) for at in range(len(array))])
 
     return change
+
+
+def _read(array: pa.Array, native: ReadColumn) -> pa.Array:
+    if native.facts.cast == "canonical_json":
+        return canonical_json_text(array.to_pylist())
+    if pa.types.is_time(native.arrow):
+        try:
+            return pa.array(map(_time, array.to_pylist()), native.arrow)
+        except ValueError:
+            raise Unfit from None
+    return pc.cast(array, native.arrow)
+
+
+def _time(text: str | None) -> time | None:
+    if text is not None and text.startswith("24"):
+        raise ValueError  # the end of the day is not its beginning
+    return None if text is None else time.fromisoformat(text)
 
 
 def _literals(facts: ColumnFacts, declared: str) -> Change:
