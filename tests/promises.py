@@ -5,6 +5,7 @@ PROMISES = {
     "tests/snapshots/test_kills.py": "Killed at any write step, every operation leaves a store that verifies, nothing half, and a next run that succeeds",
     "tests/flows/test_backup.py": "A killed backup leaves a store that verifies, no half snapshot, and a next run that succeeds",
     "tests/snapshots/test_restore.py": "A restore gives back every value, or leaves the database as it was",
+    "tests/snapshots/test_live.py": "A restore into a database in use writes what it said, loosens no consent, and never half",
     "tests/snapshots/test_segments.py": "A snapshot writes the segments that changed, and holds exactly what is there",
     "tests/snapshots/test_prune.py": "A prune, killed or not, never removes what is kept, held, or needed by a backup",
     "tests/snapshots/test_coverage.py": "Every object's last full reading is kept, and a damaged one quarantines every snapshot that holds it",

@@ -207,18 +207,14 @@ def restored(result: Any) -> None:
 
 
 def merged(result: Any) -> None:
-    """Print what differs between a snapshot and a database in use, and what was or would be done about it."""
+    """Print what differs between a snapshot and a database in use, and what was or would be done about it.
+
+    `missing` rows are only in the snapshot, `extra` ones only in the database; `strict` counts consents that stay, or
+    become, stricter than one side has them.
+    """
+    names = ("missing", "extra", "different", "inserted", "set back", "strict")
     table(
-        [
-            "table",
-            "only in snapshot",
-            "only in database",
-            "different",
-            "inserted",
-            "set back",
-            "consent strict",
-            "where, and notes",
-        ],
+        ["table", *names],
         [
             [
                 one.name,
@@ -228,19 +224,15 @@ def merged(result: Any) -> None:
                 f"{one.inserted:,}",
                 f"{one.updated:,}",
                 f"{one.restricted:,}",
-                "; ".join([*(f"{name}: {count:,}" for name, count in one.columns.items()), *one.notes]),
             ]
             for one in result.tables
         ],
-        numbers=(
-            "only in snapshot",
-            "only in database",
-            "different",
-            "inserted",
-            "set back",
-            "consent strict",
-        ),
+        numbers=names,
     )
+    for one in result.tables:
+        columns = ", ".join(f"{name} ({count:,})" for name, count in one.columns.items())
+        for note in ([f"differs in {columns}"] if columns else []) + list(one.notes):
+            out.print(f"{one.name}: {note}", markup=False)
     out.print(f"Every differing row is in {result.folder} (personal data).", markup=False)
     if result.applied:
         out.print(

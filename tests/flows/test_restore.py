@@ -183,3 +183,71 @@ def test_what_the_scratch_database_refuses_is_no_fault_of_the_snapshot(plan: Pat
     assert "has a table 'campaigns' already" in esp.problem
     store = open_plan_store(load_plan(plan))
     assert (store.state("esp/00000001"), store.info("esp/00000001").verified) == ("valid", "content")
+
+
+def test_a_database_in_use_is_compared_first_and_written_to_only_when_told(plan: Path) -> None:
+    from flows.restore import restore
+    from tasks.snapshots import Merged
+
+    prove(plan, "shop/00000001")
+    with closing(sqlite3.connect(plan.parent / "shop.db")) as shop:
+        shop.execute("DELETE FROM customers WHERE id < 5")
+        shop.execute("INSERT INTO customers VALUES (99, 'new@shop.example')")
+        shop.commit()
+
+        def count() -> int:
+            return int(shop.execute("SELECT count(*) FROM customers").fetchone()[0])
+
+        dry = restore(plan=str(plan), source="shop", mode="insert-missing")
+        assert isinstance(dry, Merged)
+        assert (dry.applied, dry.tables[0].inserted, count()) == (False, 5, 46)
+        assert Path(dry.folder).is_relative_to(plan.parent / "mailstay-state" / "differences")
+        restore(plan=str(plan), source="shop", mode="insert-missing", apply=True, keys=["customers:0,1"])
+        assert count() == 48
+        restore(plan=str(plan), source="shop", mode="overwrite", apply=True)
+        assert count() == 51
+
+
+def test_options_that_do_not_go_together_are_refused(plan: Path) -> None:
+    from flows.restore import restore
+
+    back = f"sqlite:///{plan.parent / 'back.db'}"
+    prove(plan, "shop/00000001")
+    with pytest.raises(UsageError, match="No database is named"):
+        restore(plan=str(plan), source="shop")
+    for options in ({"apply": True}, {"keys": ["customers:1"]}, {"subscribers": [1]}):
+        with pytest.raises(UsageError, match="in a database in use"):
+            restore(plan=str(plan), source="shop", into=back, **options)  # type: ignore[arg-type]
+    with pytest.raises(UsageError, match="names no key"):
+        restore(plan=str(plan), source="shop", mode="overwrite", keys=["customers"])
+    with pytest.raises(UsageError, match="is there already"):
+        restore(plan=str(plan), source="shop", mode="overwrite", differences=str(plan.parent))
+    assert not Path(plan.parent / "back.db").exists()
+
+
+def test_the_command_shows_the_differences_and_says_how_to_go_on(plan: Path) -> None:
+    prove(plan, "esp/00000001")
+    with closing(sqlite3.connect(plan.parent / "esp.db")) as esp:
+        esp.execute("DELETE FROM campaigns WHERE id = 1")
+        esp.commit()
+        mailstay = [str(Path(sys.executable).with_name("mailstay")), "restore", "esp", "--plan", str(plan)]
+
+        def run(*options: str) -> subprocess.CompletedProcess[str]:
+            return subprocess.run(
+                [*mailstay, "--mode", "overwrite", *options],
+                capture_output=True,
+                text=True,
+                check=False,
+                cwd=Path(__file__).parents[2],
+            )
+
+        dry = run("--key", "campaigns:1")
+        assert dry.returncode == 0, dry.stderr
+        assert "campaigns\t1\t0\t0\t1\t0\t0" in dry.stdout
+        assert "Nothing was changed. Next: the same with --apply" in dry.stdout
+        wrong = run("--key", "campaigns:77")
+        assert (wrong.returncode, "Traceback" in wrong.stderr) == (2, False)
+        assert "Neither the snapshot nor the database has id 77" in wrong.stderr
+        done = run("--key", "campaigns:1", "--apply", "--json")
+        assert json.loads(done.stdout)["applied"] is True
+        assert esp.execute("SELECT status FROM campaigns WHERE id = 1").fetchall() == [("paused",)]
