@@ -105,7 +105,7 @@ def merge(
     read = selection.read(acting, manifest.tables)
     rules = RULES.get(mapping or "", {})
     with (
-        spool_folder(store.storage.root) as scratch,
+        spool_folder(folder.parent) as scratch,
         target.live(clock, read, write=apply) as writer,
         closing(duckdb.connect(str(scratch / "work.duckdb"))) as connection,
     ):
