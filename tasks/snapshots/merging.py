@@ -27,7 +27,7 @@ from tasks.sources import SourceReader, Target
 if TYPE_CHECKING:
     import duckdb
 
-_MEMORY = "512MB"  # of DuckDB; what is beyond goes to the disk
+_MEMORY = "256MB"  # of DuckDB; what is beyond goes to the disk
 
 
 @dataclass(frozen=True)
@@ -110,6 +110,7 @@ def merge(
         closing(duckdb.connect(str(scratch / "work.duckdb"))) as connection,
     ):
         connection.execute(f"SET memory_limit = '{_MEMORY}'")
+        connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET enable_progress_bar = false")
         reader = writer.reader()
         parts = {
