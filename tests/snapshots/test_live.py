@@ -15,7 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import pytest
 import sqlalchemy as sa
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tasks.core import SystemClock, UsageError
@@ -349,6 +349,7 @@ WISHES = st.dictionaries(
 
 
 @settings(max_examples=25)
+@example({1: (1, "subscribe", 3)}, {1}, {1: (1, "unsubscribe", 1)}, "insert-missing")
 @given(WISHES, st.sets(st.integers(1, 6)), WISHES, st.sampled_from(["insert-missing", "overwrite"]))
 def test_nobody_who_has_opted_out_is_opted_in_again_by_a_lost_wish(
     tmp_path_factory: pytest.TempPathFactory, key: SigningKey, saved: Any, lost: set[int], new: Any, mode: str
