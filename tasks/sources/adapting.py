@@ -10,13 +10,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from datetime import time
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from tasks.sources.columns import Unfit, canonical_json_text, sql_literal
+from tasks.sources.columns import Unfit, sql_literal
 from tasks.sources.errors import SourceError
 from tasks.sources.facts import ColumnFacts
+from tasks.sources.json_text import canonical
+from tasks.sources.porting import uuid_text
 from tasks.sources.sqlite_values import stored_values
 
 Change = Callable[[pa.Array], pa.Array]
@@ -68,6 +71,8 @@ def comparable(ways: Sequence[ReadColumn]) -> list[Change]:
     """Return for each way in which one column was read what turns its values into bytes that compare across all."""
     if all((one.arrow, one.facts.cast, one.facts.form) == _way(ways[0]) for one in ways):
         return [_text] * len(ways)
+    if any(one.facts.source_type == "jsonb" for one in ways):
+        return [_json] * len(ways)
     if all(one.dialect == "sqlite" for one in ways):
         return [_literals(one.facts, ways[-1].facts.source_type) for one in ways]
     native = next((one for one in ways if one.facts.cast != "text"), None)
@@ -81,7 +86,20 @@ def _way(column: ReadColumn) -> tuple[pa.DataType, str | None, str | None]:
 def _text(array: pa.Array) -> pa.Array:
     if pa.types.is_binary(array.type):
         return array
-    return pc.cast(pc.cast(array, pa.string()), pa.binary())
+    text = uuid_text(array) if array.type == pa.uuid() else pc.cast(array, pa.string())
+    return pc.cast(text, pa.binary())
+
+
+def _json(array: pa.Array) -> pa.Array:
+    """Return documents in one spelling: a `jsonb` does not keep the one that it was given."""
+
+    def one(text: str | None) -> str | None:
+        try:
+            return None if text is None else canonical(text)
+        except (ValueError, RecursionError):
+            return text
+
+    return pc.cast(pa.array(map(one, pc.cast(array, pa.string()).to_pylist()), pa.string()), pa.binary())
 
 
 def _parsed(native: ReadColumn) -> Change:
@@ -103,8 +121,8 @@ def _parsed(native: ReadColumn) -> Change:
 
 
 def _read(array: pa.Array, native: ReadColumn) -> pa.Array:
-    if native.facts.cast == "canonical_json":
-        return canonical_json_text(array.to_pylist())
+    if native.arrow == pa.uuid():
+        return _uuids(array)
     if pa.types.is_time(native.arrow):
         try:
             return pa.array(map(_time, array.to_pylist()), native.arrow)
@@ -155,13 +173,21 @@ def _cast(array: pa.Array, column: ReadColumn, into: ReadColumn) -> pa.Array:
         array = _array(stored_values(array, column.facts), into.arrow)
     if into.facts.cast == "sql_literal":
         return sql_literal(_plain(array))
-    if into.facts.cast == "canonical_json":
-        return canonical_json_text(pc.cast(array, pa.string()).to_pylist())
+    if array.type == pa.uuid():
+        array = uuid_text(array)
+    if into.arrow == pa.uuid():
+        return _uuids(array)
     if pa.types.is_binary(array.type) and not pa.types.is_binary(into.arrow):
         raise Unfit
-    if pa.types.is_float32(array.type):
-        array = pc.cast(array, pa.string())  # the shortest decimal, not the 8-byte number nearest to its bits
     return pc.cast(array, into.arrow)
+
+
+def _uuids(array: pa.Array) -> pa.Array:
+    try:
+        values = [None if one is None else UUID(one).bytes for one in array.to_pylist()]
+    except (ValueError, AttributeError, TypeError):
+        raise Unfit from None
+    return pa.ExtensionArray.from_storage(pa.uuid(), pa.array(values, pa.binary(16)))
 
 
 def _array(values: list[Any], kind: pa.DataType) -> pa.Array:
