@@ -251,6 +251,12 @@ def manifest_path(snapshot_id: str) -> str:
     return f"snapshots/{source}/{sequence:08d}.json"
 
 
+def name_at(path: str) -> str | None:
+    """Return the id of the snapshot whose manifest lies at `path`; None if that is no place of a manifest."""
+    name = path.removeprefix("snapshots/").removesuffix(".json")
+    return name if _SNAPSHOT.fullmatch(name) and manifest_path(name) == path else None
+
+
 __all__ = [
     "FORMAT_VERSION",
     "ColumnFacts",
@@ -265,6 +271,7 @@ __all__ = [
     "TableEntry",
     "Verdict",
     "manifest_path",
+    "name_at",
     "object_path",
     "short_hash",
     "snapshot_name",

@@ -33,6 +33,7 @@ from tasks.snapshots.models import (
     Tombstone,
     Verdict,
     manifest_path,
+    name_at,
     short_hash,
     split_name,
 )
@@ -131,9 +132,9 @@ class Store:
         """Return the ids of all committed snapshots (of `source`), oldest first within a source."""
         found = []
         for path in self.storage.list(f"snapshots/{source}/" if source else "snapshots/"):
-            named = re.fullmatch(r"snapshots/([^/]+)/(\d{8})\.json", path)
-            if named and (source is None or named[1] == source):
-                found.append(f"{named[1]}/{named[2]}")
+            name = name_at(path)
+            if name and (source is None or split_name(name)[0] == source):
+                found.append(name)
         return sorted(found)
 
     def list(self, source: str | None = None, *, strict: bool = False) -> Infos:

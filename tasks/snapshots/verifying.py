@@ -19,6 +19,7 @@ from tasks.snapshots.models import (
     Tombstone,
     Verdict,
     manifest_path,
+    name_at,
     snapshot_name,
     split_name,
 )
@@ -378,9 +379,8 @@ class _Check:
 
     def _strays(self) -> None:
         """Name files under snapshots/ that are no manifests: somebody put them there, or moved one away."""
-        known = {manifest_path(name) for name in self.store.snapshot_ids()}
         for path in self.store.storage.list("snapshots/"):
-            if path not in known:
+            if name_at(path) is None:
                 self._add("stray_file", "", f"{path} is not the name of a manifest")
 
     def _add(self, kind: FindingKind, snapshot_id: str, message: str) -> None:

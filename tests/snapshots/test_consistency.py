@@ -178,7 +178,7 @@ class Interrupter(SilentProgress):
     def __init__(self, engine: sa.Engine, statement: str) -> None:
         self.engine, self.statement, self.said = engine, statement, ""
 
-    def advance(self, units: int = 1) -> None:
+    def advance(self, units: int = 1, nbytes: int = 0) -> None:
         if not self.said:
             try:
                 with self.engine.begin() as connection:

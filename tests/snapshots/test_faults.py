@@ -207,6 +207,21 @@ def test_a_stray_file_among_the_manifests_is_found(filled: Store) -> None:
     assert [one.kind for one in verify(filled, level="structure").findings] == ["stray_file"]
 
 
+def test_a_snapshot_committed_while_verify_looks_for_strays_is_none(
+    filled: Store, taken: Take, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    listed = filled.storage.list
+
+    def after_a_commit(prefix: str) -> list[str]:
+        found = listed(prefix)
+        monkeypatch.undo()
+        taken(Store.open(filled.url, signing_key=filled._key))
+        return found
+
+    monkeypatch.setattr(filled.storage, "list", after_a_commit)
+    assert verify(filled, level="structure").ok
+
+
 def test_a_replaced_store_file_is_found(filled: Store) -> None:
     assert filled.storage.root is not None
     path = filled.storage.root / "store.json"
