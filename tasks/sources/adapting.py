@@ -33,11 +33,13 @@ class ReadColumn:
         facts: what is known of it, the cast included.
         arrow: the Arrow type of its values.
         dialect: the kind of database it was read from.
+        respelled: whether it holds JSON that another kind of database spells in its own way.
     """
 
     facts: ColumnFacts
     arrow: pa.DataType
     dialect: str
+    respelled: bool = False
 
 
 def adapted(column: ReadColumn, into: ReadColumn, table: str) -> tuple[ReadColumn, Change]:
@@ -46,7 +48,11 @@ def adapted(column: ReadColumn, into: ReadColumn, table: str) -> tuple[ReadColum
     The change raises `SourceError` for a value that `into` cannot hold; `table` is named then.
     """
     facts = replace(into.facts, cast=column.facts.cast, form=column.facts.form)
-    as_it_is = ReadColumn(facts, column.arrow, into.dialect)
+    respelled = column.dialect != into.dialect and "jsonb" in (
+        column.facts.source_type,
+        into.facts.source_type,
+    )
+    as_it_is = ReadColumn(facts, column.arrow, into.dialect, respelled)
     casts = {column.facts.cast, into.facts.cast}
     same_kind = column.dialect == into.dialect
     if same_kind and (into.dialect == "sqlite" or column.arrow == into.arrow or "text" in casts):
@@ -64,15 +70,15 @@ def adapted(column: ReadColumn, into: ReadColumn, table: str) -> tuple[ReadColum
                 fix="nothing was changed; leave the table out, or restore it into an empty database",
             ) from None
 
-    return ReadColumn(into.facts, into.arrow, into.dialect), change
+    return ReadColumn(into.facts, into.arrow, into.dialect, respelled), change
 
 
 def comparable(ways: Sequence[ReadColumn]) -> list[Change]:
     """Return for each way in which one column was read what turns its values into bytes that compare across all."""
+    if any(one.respelled for one in ways):
+        return [_json] * len(ways)
     if all((one.arrow, one.facts.cast, one.facts.form) == _way(ways[0]) for one in ways):
         return [_text] * len(ways)
-    if any(one.facts.source_type == "jsonb" for one in ways):
-        return [_json] * len(ways)
     if all(one.dialect == "sqlite" for one in ways):
         return [_literals(one.facts, ways[-1].facts.source_type) for one in ways]
     native = next((one for one in ways if one.facts.cast != "text"), None)

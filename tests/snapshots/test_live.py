@@ -761,7 +761,7 @@ def model_database(postgres_server: str) -> Iterator[str]:
 
 PLAIN = (
     "CREATE TABLE t (id {int} PRIMARY KEY, name {text}, price numeric(9,2), at timestamp, day date, ok boolean,"
-    " doc {json}, photo {bytes}, f {float})"
+    " doc {json}, photo {bytes}, f {float}, u {uuid})"
 )
 POSTGRESQL = {
     "int": "int",
@@ -769,12 +769,13 @@ POSTGRESQL = {
     "json": "jsonb",
     "bytes": "bytea",
     "float": "double precision",
+    "uuid": "uuid",
 }
-SQLITE = {"int": "INTEGER", "text": "TEXT", "json": "JSON", "bytes": "BLOB", "float": "REAL"}
+SQLITE = {"int": "INTEGER", "text": "TEXT", "json": "JSON", "bytes": "BLOB", "float": "REAL", "uuid": "TEXT"}
 FILLED = (
     "INSERT INTO t VALUES (1, 'é''', 0.3, '2011-11-16 07:00:00.500000', '2011-11-16', true, '{\"a\":1.10}', {photo},"
-    " 0.1),"
-    " (2, NULL, 12, '2011-11-16 08:00:00.000000', NULL, false, NULL, NULL, NULL)"
+    " 0.1, 'a0eebc99-9c0b-4ef8-bb6d-6bb9bd380a11'),"
+    " (2, NULL, 12, '2011-11-16 08:00:00.000000', NULL, false, NULL, NULL, NULL, NULL)"
 )
 
 
@@ -797,15 +798,18 @@ def test_a_snapshot_of_one_kind_goes_into_a_database_in_use_of_the_other(
     source = databases.pop(origin)
     [target] = databases.values()
     assert told(source.merge("overwrite", into=target.url, apply=False))["t"] == (0, 0, 0, {}, 0, 0)
-    query = "SELECT id, name, price, CAST(at AS {text}), day, ok, f FROM t ORDER BY id".format(
-        text="VARCHAR(30)"
+    query = (
+        "SELECT id, name, price, CAST(at AS {text}), day, ok, f, CAST(u AS {text}) FROM t ORDER BY id".format(
+            text="VARCHAR(40)"
+        )
     )
     before = target.rows(query)
     target.run(
-        "DELETE FROM t WHERE id = 2; UPDATE t SET price = 1, at = NULL, doc = NULL, f = 5 WHERE id = 1"
+        "DELETE FROM t WHERE id = 2; UPDATE t SET price = 1, at = NULL, doc = NULL, f = 5,"
+        " u = '00000000-0000-0000-0000-000000000000' WHERE id = 1"
     )
     found = source.merge("overwrite", into=target.url)
-    assert told(found)["t"] == (1, 0, 1, {"price": 1, "at": 1, "doc": 1, "f": 1}, 1, 1)
+    assert told(found)["t"] == (1, 0, 1, {"price": 1, "at": 1, "doc": 1, "f": 1, "u": 1}, 1, 1)
     assert target.rows(query) == before
 
 
