@@ -120,6 +120,8 @@ class SqliteReader(CursorReader):
             if found is None:
                 raise
         for column in table.columns:
+            if column.facts.cast == "bytes":
+                continue
             if self._stores(table, column) >= {"text"} and not self._decodes(table, column):
                 self._widen(table, column, self._as_bytes(table, column))
         raise SourceError("Text that is not UTF-8 cannot be read", where=table.facts.name)

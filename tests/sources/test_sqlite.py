@@ -137,6 +137,14 @@ def test_text_that_is_not_utf8_comes_as_recorded_bytes(built: Built) -> None:
     assert column_of(url) == ([b"\xffA", b"ok"], pa.binary(), "bytes")
 
 
+def test_two_columns_with_text_that_is_not_utf8_are_read_to_the_end(built: Built) -> None:
+    url = built(
+        "CREATE TABLE t (v TEXT, w TEXT)", "INSERT INTO t VALUES (CAST(X'e9' AS TEXT), CAST(X'ff' AS TEXT))"
+    )
+    assert column_of(url, "v")[0] == [b"\xe9"]
+    assert column_of(url, "w")[0] == [b"\xff"]
+
+
 def test_an_error_about_a_value_never_quotes_it(built: Built) -> None:
     url = built(
         "CREATE TABLE t (id INTEGER PRIMARY KEY, v TEXT)",
