@@ -51,6 +51,9 @@ app.add_typer(plan, name="plan")
 PlanOption = Annotated[str, typer.Option("--plan", envvar="MAILSTAY_PLAN", help="The continuity plan.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
 NameOption = Annotated[str, typer.Option("--name", help="Your name, for the record.")]
+Ground = Literal[
+    "no_longer_needed", "consent_withdrawn", "objection", "unlawful", "legal_obligation", "child"
+]
 Cause = Literal[
     "technical_failure", "cyber_attack", "human_error", "natural_disaster", "provider_suspension", "unknown"
 ]
@@ -320,6 +323,72 @@ def export(
         store, chosen, to, form=form, tables=table or [], unproven=unproven, progress=current_progress()
     )
     show.as_json(result) if json_ else show.exported(result)
+
+
+AddressArgument = Annotated[
+    str, typer.Argument(help="The person's address, or `-` to read it from standard input.")
+]
+
+
+def _person(plan: str, address: str) -> str:
+    from tasks.snapshots.steps import person_hash
+
+    return person_hash(plan, sys.stdin.readline() if address == "-" else address)
+
+
+@app.command(epilog=EPILOGUE)
+def erase(
+    address: AddressArgument,
+    name: NameOption,
+    ground: Annotated[Ground, typer.Option(help="Why, by GDPR Article 17(1), a to f.")],
+    plan: PlanOption = "plan.yaml",
+    rewrite: Annotated[
+        bool,
+        typer.Option("--rewrite", help="Replace every object that holds the person, and delete the old."),
+    ] = False,
+    override_holds: Annotated[
+        bool, typer.Option("--override-holds", help="With --rewrite: replace held snapshots too.")
+    ] = False,
+    confirm: Annotated[
+        bool, typer.Option("--confirm", help="Really do it; without it nothing changes.")
+    ] = False,
+    json_: JsonOption = False,
+) -> None:
+    """Erase a person: no restore brings them back, and their address counts as opted out.
+
+    Delete them in the sources first. The address is hashed with a key before anything is written or logged. Without
+    `--rewrite` the objects hold the person until retention removes them; the command says until when.
+    """
+    person = _person(plan, address)
+    with _flows(quiet=json_):
+        from flows.erase import erase as run
+
+        result = run(
+            plan=plan,
+            person=person,
+            name=name,
+            ground=ground,
+            rewrite=rewrite,
+            override_holds=override_holds,
+            confirm=confirm,
+        )
+    show.as_json(result) if json_ else show.erased(result, rewrite=rewrite)
+    if result.held and not result.dry:
+        raise typer.Exit(HELD)
+
+
+@app.command()
+def readmit(
+    address: AddressArgument, name: NameOption, plan: PlanOption = "plan.yaml", json_: JsonOption = False
+) -> None:
+    """Record that an erased person came back of their own will: later snapshots keep them, and they may be mailed."""
+    from tasks.snapshots.steps import readmit_person
+
+    entry = readmit_person(plan, _person(plan, address), name)
+    if json_:
+        show.as_json(entry)
+    else:
+        show.out.print(f"Readmitted: entry {entry.number} of the ledger")
 
 
 def _open_store(plan: str) -> tuple[Any, Any]:

@@ -192,12 +192,19 @@ def demo_end(result: Any) -> None:
 def restored(result: Any) -> None:
     """Show what a restore brought back, and what it did not."""
     table(
-        ["table", "rows", "unable to send", "seconds", "not brought back"],
+        ["table", "rows", "unable to send", "of the erased", "seconds", "not brought back"],
         [
-            [one.name, f"{one.rows:,}", one.disarmed or "", f"{one.seconds:.1f}", "; ".join(one.lost)]
+            [
+                one.name,
+                f"{one.rows:,}",
+                one.disarmed or "",
+                one.erased or "",
+                f"{one.seconds:.1f}",
+                "; ".join(one.lost),
+            ]
             for one in result.tables
         ],
-        numbers=("rows", "unable to send", "seconds"),
+        numbers=("rows", "unable to send", "of the erased", "seconds"),
     )
     out.print(
         f"{result.snapshot_id} ({result.state}): {result.rows:,} rows in {result.seconds:.1f} s; "
@@ -312,6 +319,47 @@ def pruned(result: Any) -> None:
         out.print(f"No object was deleted: {result.waiting}", markup=False)
     if result.dry:
         out.print("Nothing was changed. Next: the same with --confirm", markup=False)
+
+
+def erased(result: Any, *, rewrite: bool) -> None:
+    """Print what an erasure takes from each table, what it had to leave, and until when."""
+    table(
+        ["source", "table", "by", "snapshots", "rows that go", "rows of nobody"],
+        [
+            [one.source, one.table, ", ".join(one.columns), one.snapshots, one.rows or "", one.unlinked or ""]
+            for one in result.tables
+        ],
+        numbers=("snapshots", "rows that go", "rows of nobody"),
+    )
+    would = "would be " if result.dry else ""
+    lines = [f"person {result.person}"]
+    lines.append(
+        f"{plural(len(result.replaced), 'snapshot')} {would}replaced, "
+        f"{plural(result.deleted, 'object')} ({size(result.deleted_bytes)}) deleted"
+        if rewrite
+        else "The objects stay as they are; --rewrite replaces them"
+    )
+    if result.holding and result.until and not (rewrite and result.dry):
+        lines.append(
+            f"They hold the person until {when(result.until)} (UTC) at the latest, then a prune deletes them: "
+            "if backups go on, are valid, and nobody holds them"
+        )
+    lines += [f"{one} is held and stays: --override-holds replaces it too" for one in result.held]
+    lines += [f"{one} still has the person: delete them there, then erase again" for one in result.still_in]
+    lines += [
+        f"The address also stands in {one.source}.{one.table}, column {one.column} "
+        f"({plural(one.rows, 'row')}, {plural(one.snapshots, 'snapshot')}): look, and correct it in the source"
+        for one in result.mentions
+    ]
+    lines += [f"{one} has no mapping: nothing says what names a person there" for one in result.unknown]
+    if result.others:
+        lines.append(f"{plural(result.others, 'record')} had the address once and another since: left alone")
+    lines.append(
+        "Nothing was changed. Next: the same with --confirm"
+        if result.dry
+        else f"Entry {result.entry} of the ledger keeps the person out of every restore"
+    )
+    out.print("\n".join(lines), markup=False)
 
 
 def backups(taken: Sequence[Any]) -> None:
@@ -450,6 +498,12 @@ def verification(report: Any, late: Sequence[Any], days: int) -> None:
             f"{plural(days, 'day')}; the longest: {late[0].sha256} ({when(late[0].last_read, 'never')})",
             markup=False,
         )
+    for name, forms in report.replaced.items():
+        took = ", ".join(
+            f"{when(one.at)} for {plural(len(one.erasures), 'entry', 'entries')} of the ledger"
+            for one in forms
+        )
+        out.print(f"{name} was replaced by an erasure: {took}", markup=False)
     for source, head in report.heads.items():
         out.print(f"head of {source}: {head}  (store.anchors of the plan takes it)", markup=False)
 

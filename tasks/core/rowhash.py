@@ -52,6 +52,14 @@ class TableChecksum:
         self.rows = 0
         self._sum = self._second = 0
 
+    @classmethod
+    def known(cls, rows: int, hexdigest: str) -> TableChecksum:
+        """Return the checksum of a table of which `rows` and `hexdigest` were written down."""
+        found = cls()
+        found.rows = rows
+        found._second, found._sum = int(hexdigest[:16], 16), int(hexdigest[16:], 16)
+        return found
+
     def update(self, batch: pa.RecordBatch) -> None:
         """Add every row of `batch`."""
         self.add(row_hashes(batch))
@@ -67,6 +75,12 @@ class TableChecksum:
         self.rows += other.rows
         self._sum = (self._sum + other._sum) & _MASK
         self._second = (self._second + other._second) & _MASK
+
+    def remove(self, other: TableChecksum) -> None:
+        """Take the rows of a part of the same table away."""
+        self.rows -= other.rows
+        self._sum = (self._sum - other._sum) & _MASK
+        self._second = (self._second - other._second) & _MASK
 
     def hexdigest(self) -> str:
         """Return the checksum as 32 hex digits; an empty table has zeros."""

@@ -5,6 +5,8 @@ from tasks.snapshots.costing import TableCost, costs
 from tasks.snapshots.coverage import LastRead, Overdue, Part, choose_part, last_read, overdue
 from tasks.snapshots.differing import MergedTable, Mode
 from tasks.snapshots.diffing import TableDiff, diff
+from tasks.snapshots.erasing import Erased, ErasedTable, Mention, erase, readmit
+from tasks.snapshots.erasures import Ledger, read_ledger
 from tasks.snapshots.errors import (
     AlreadyCommitted,
     Damaged,
@@ -17,6 +19,8 @@ from tasks.snapshots.errors import (
 from tasks.snapshots.exporting import Exported, ExportedTable, export
 from tasks.snapshots.merging import Merged, merge
 from tasks.snapshots.models import (
+    Erasure,
+    Ground,
     Hold,
     Level,
     Manifest,
@@ -29,10 +33,12 @@ from tasks.snapshots.models import (
     snapshot_name,
     split_name,
 )
+from tasks.snapshots.persons import PERSONS, PersonTable
 from tasks.snapshots.pruning import Pruned, prune
 from tasks.snapshots.reading import canonical_views, connect, parquet_scan, query
 from tasks.snapshots.rehearsing import Reached, Rehearsed
 from tasks.snapshots.restoring import Restored, RestoredTable, restore
+from tasks.snapshots.retention import kept_until
 from tasks.snapshots.selecting import parse_keys
 from tasks.snapshots.signing import (
     SigningKey,
@@ -48,14 +54,21 @@ from tasks.snapshots.verifying import VerifyFinding, VerifyReport, verify, verif
 
 __all__ = [
     "CANONICAL",
+    "PERSONS",
     "AlreadyCommitted",
     "Damaged",
+    "Erased",
+    "ErasedTable",
+    "Erasure",
     "Exported",
     "ExportedTable",
+    "Ground",
     "Hold",
     "LastRead",
+    "Ledger",
     "Level",
     "Manifest",
+    "Mention",
     "Merged",
     "MergedTable",
     "Mode",
@@ -65,6 +78,7 @@ __all__ = [
     "ObjectRef",
     "Overdue",
     "Part",
+    "PersonTable",
     "Pruned",
     "Reached",
     "ReadBack",
@@ -89,8 +103,10 @@ __all__ = [
     "connect",
     "costs",
     "diff",
+    "erase",
     "export",
     "generate_key",
+    "kept_until",
     "key_pem",
     "last_read",
     "load_key",
@@ -103,6 +119,8 @@ __all__ = [
     "prune",
     "public_key_hex",
     "query",
+    "read_ledger",
+    "readmit",
     "restore",
     "snapshot_name",
     "split_name",

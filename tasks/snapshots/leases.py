@@ -24,8 +24,8 @@ _HELD: set[str] = set()  # the leases of this process
 
 
 @contextlib.contextmanager
-def lease(store: Store, kind: str) -> Iterator[None]:
-    """Hold a lease of `kind` (`backup` or `prune`) in the store while the block runs."""
+def lease(store: Store, kind: str) -> Iterator[str]:
+    """Hold a lease of `kind` (`backup`, or `prune` for whoever deletes) while the block runs, and yield its path."""
     path = f"leases/{kind}-{uuid.uuid4().hex}.json"
     held = {
         "kind": kind,
@@ -36,7 +36,7 @@ def lease(store: Store, kind: str) -> Iterator[None]:
     _HELD.add(path)
     try:
         store.storage.put(path, canonical_json(held) + b"\n")
-        yield
+        yield path
     finally:
         _HELD.discard(path)
         with contextlib.suppress(
@@ -45,11 +45,30 @@ def lease(store: Store, kind: str) -> Iterator[None]:
             store.storage.delete(path)
 
 
-def live_leases(store: Store, kind: str) -> list[str]:
+@contextlib.contextmanager
+def sole_deleter(store: Store, *, beside_backups: bool = False) -> Iterator[None]:
+    """Hold the lease of `prune` while nobody else deletes and, unless `beside_backups`, nobody backs up.
+
+    Raises:
+        SnapshotError: somebody does; nothing was changed.
+    """
+    with lease(store, "prune") as mine:
+        others = live_leases(store, "prune", besides=mine)
+        others += [] if beside_backups else live_leases(store, "backup")
+        if others:
+            raise SnapshotError(
+                f"Another run writes to the store just now ({others[0]})",
+                where=store.url,
+                fix="run it again when that has ended",
+            )
+        yield
+
+
+def live_leases(store: Store, kind: str, *, besides: str = "") -> list[str]:
     """Return who holds a lease of `kind`: not one whose time is over or whose process on this machine is dead."""
     found = []
     for path in store.storage.list("leases/"):
-        if not path.startswith(f"leases/{kind}-"):
+        if not path.startswith(f"leases/{kind}-") or path == besides:
             continue
         try:
             held = json.loads(store.storage.get(path))

@@ -7,7 +7,15 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, AwareDatetime, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    AwareDatetime,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from tasks.core import UsageError, digest_of
 from tasks.sources import ColumnFacts, ForeignKey, TableFacts
@@ -15,6 +23,10 @@ from tasks.sources import ColumnFacts, ForeignKey, TableFacts
 FORMAT_VERSION = 1
 State = Literal["committed", "valid", "quarantined"]
 Level = Literal["structure", "content", "restore"]
+Ground = Literal[
+    "no_longer_needed", "consent_withdrawn", "objection", "unlawful", "legal_obligation", "child"
+]
+"""Why a person is erased: the grounds of GDPR Article 17(1), a to f."""
 
 _SOURCE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_-]{0,63}")
 _SNAPSHOT = re.compile(r"([A-Za-z0-9][A-Za-z0-9_-]{0,63})/(\d{8})")
@@ -85,7 +97,7 @@ class TableEntry(Record):
         facts: what the source declares about the table, and the casts its values were read with.
         arrow_schema: the Arrow schema as an IPC message in base64.
         rows: rows written.
-        source_rows: rows the source counted inside the same transaction.
+        source_rows: rows the source counted inside the same transaction, less those that an erasure took.
         checksum: the order-independent checksum of all rows (`tasks.core.TableChecksum`), 32 hex digits.
         mode: `full`, every row is here; (`append` is reserved).
         segment_rows: rows of a segment on average; the next snapshot keeps it, so that segments end at the same rows.
@@ -105,6 +117,22 @@ class TableEntry(Record):
     objects: list[ObjectRef] = Field(min_length=1)
 
 
+class Replacement(Record):
+    """An earlier form of a manifest that an erasure put another in the place of.
+
+    Args:
+        digest: the digest of that earlier form: the next snapshot, an anchor or a verdict may name it.
+        erasures: numbers of the ledger's entries that were carried out.
+        rows: rows that went or were unlinked, by table.
+    """
+
+    digest: Sha256
+    erasures: list[int]
+    rows: dict[str, int]
+    at: AwareDatetime
+    by: str
+
+
 class Manifest(Record):
     """The one object whose creation commits a snapshot; names everything the snapshot consists of.
 
@@ -113,6 +141,7 @@ class Manifest(Record):
         consistency: the point all tables were read at: `kind`, `id`, `at` (ISO 8601) and what the source adds.
         plan_digest: digest of the plan the backup ran under.
         tools: versions of the libraries that wrote the snapshot.
+        replaced: the earlier forms of this manifest, oldest first; not written where there is none.
     """
 
     format: Literal[1] = 1
@@ -127,6 +156,19 @@ class Manifest(Record):
     finished_at: AwareDatetime
     tools: dict[str, str]
     tables: dict[str, TableEntry]
+    replaced: list[Replacement] = []
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        if not self.replaced:
+            del body["replaced"]
+        return body
+
+    @property
+    def digests(self) -> list[str]:
+        """Every digest that this place of the chain has had, oldest first; the last is that of now."""
+        return [*(one.digest for one in self.replaced), self.digest]
 
     @property
     def digest(self) -> str:
@@ -200,13 +242,62 @@ class Hold(Record):
 
 
 class Tombstone(Record):
-    """A signed record that retention removed a snapshot: its place in the chain stays provable."""
+    """A signed record that retention removed a snapshot: its place in the chain stays provable.
+
+    `earlier_digests` are those of the manifest before erasures replaced it.
+    """
 
     store_id: str
     snapshot_id: SnapshotId
     manifest_digest: Sha256
+    earlier_digests: list[Sha256] = []
     parent_digest: Sha256 | None
     rows: int
+    at: AwareDatetime
+    by: str
+
+
+class Erasure(Record):
+    """One entry of the ledger of erased persons; hashes are keyed, so that nobody without the key can try values.
+
+    Args:
+        previous: digest of the entry before; None for the first.
+        kind: `erased`, or `returned` when the person came back of their own will: snapshots taken later count again.
+        person: hash of the address.
+        records: per source the hashes of the person's records there (id and time of birth).
+        ids: per source the hashes of the ids alone, for rows whose record is gone.
+        columns: per source the columns that name the person, as `table.column`.
+        seen: per source the newest snapshot that was searched. In later ones the address counts too.
+        ground: why; None for a return.
+        by: who asked for it to be done.
+    """
+
+    store_id: str
+    number: int = Field(ge=1)
+    previous: Sha256 | None
+    kind: Literal["erased", "returned"]
+    person: Sha256
+    records: dict[str, list[Sha256]] = {}
+    ids: dict[str, list[Sha256]] = {}
+    columns: dict[str, list[str]] = {}
+    seen: dict[str, int] = {}
+    ground: Ground | None = None
+    at: AwareDatetime
+    by: str
+
+
+class Rewrite(Record):
+    """A signed record of what an erasure replaced, written when it was through.
+
+    Args:
+        digests: every snapshot that was ever replaced, with all digests that its manifest had, oldest first.
+        objects: objects that were deleted with it.
+    """
+
+    store_id: str
+    number: int = Field(ge=1)
+    digests: dict[SnapshotId, list[Sha256]]
+    objects: int
     at: AwareDatetime
     by: str
 
@@ -260,12 +351,16 @@ def name_at(path: str) -> str | None:
 __all__ = [
     "FORMAT_VERSION",
     "ColumnFacts",
+    "Erasure",
     "ForeignKey",
+    "Ground",
     "Hold",
     "Level",
     "Manifest",
     "ObjectRef",
     "ReadBack",
+    "Replacement",
+    "Rewrite",
     "SnapshotInfo",
     "State",
     "TableEntry",

@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.core import Clock, UsageError, crash_point
 from tasks.snapshots.coverage import forget_superseded
 from tasks.snapshots.errors import NoSnapshot
-from tasks.snapshots.leases import lease, live_leases
+from tasks.snapshots.leases import live_leases, sole_deleter
 from tasks.snapshots.models import object_path
 from tasks.snapshots.retention import RULES, Fate, Rules, decide
 from tasks.snapshots.store import Store
@@ -65,16 +66,22 @@ def prune(
 
     Raises:
         UsageError: no rule keeps anything.
+        SnapshotError: somebody else deletes just now.
         Damaged: a manifest, a hold or a verdict was tampered with: nothing is removed from a store that is not whole.
     """
     if not any(getattr(rules, name) for name in RULES):
         raise UsageError("No rule keeps anything", fix="set at least one keep_… of retention above 0")
+    with nullcontext() if dry else sole_deleter(store, beside_backups=True):
+        return _pruned(store, rules, clock, grace, dry, by)
+
+
+def _pruned(store: Store, rules: Rules, clock: Clock, grace: timedelta, dry: bool, by: str) -> Pruned:
     fates = decide(store.list(strict=True), rules, clock.now())
     gone = {fate.snapshot_id for fate in fates if not fate.kept}
     if not dry:
         gone = {name for name in sorted(gone) if _bury(store, name, clock.now(), by)}
-    needed = _needed(store, leaving_out=gone)
-    sizes = {name: store.storage.size(object_path(name)) or 0 for name in _objects(store) - needed}
+    needed = needed_objects(store, leaving_out=gone)
+    sizes = {name: store.storage.size(object_path(name)) or 0 for name in stored_objects(store) - needed}
     marked = store.condemned()
     now = clock.now()
     fresh = [name for name in sizes if name not in marked]
@@ -115,20 +122,20 @@ def _bury(store: Store, snapshot_id: str, at: datetime, by: str) -> bool:
 
 
 def _delete(store: Store, ripe: Sequence[str]) -> tuple[list[str], str]:
-    """Delete objects while no backup runs; return which, and why none was deleted or an empty text."""
-    with lease(store, "prune"):
-        if others := live_leases(store, "backup"):
-            return [], f"a backup is running ({others[0]}); the next prune deletes them"
-        needed = _needed(store)  # under the lease: what was committed since is saved
-        for name in ripe:
-            if name not in needed:
-                store.storage.delete(object_path(name))
-                crash_point("prune.object_deleted")
-            store.pardon(name)
+    """Delete objects unless a backup runs; return which, and why none was deleted or an empty text."""
+    if others := live_leases(store, "backup"):
+        return [], f"a backup is running ({others[0]}); the next prune deletes them"
+    needed = needed_objects(store)  # a backup that begins now waits: what was committed since is saved
+    for name in ripe:
+        if name not in needed:
+            store.storage.delete(object_path(name))
+            crash_point("prune.object_deleted")
+        store.pardon(name)
     return [name for name in ripe if name not in needed], ""
 
 
-def _needed(store: Store, leaving_out: Collection[str] = ()) -> set[str]:
+def needed_objects(store: Store, leaving_out: Collection[str] = ()) -> set[str]:
+    """Return the hashes of all objects that a manifest names."""
     return {
         ref.sha256
         for manifest in store.manifests()
@@ -137,5 +144,6 @@ def _needed(store: Store, leaving_out: Collection[str] = ()) -> set[str]:
     }
 
 
-def _objects(store: Store) -> set[str]:
+def stored_objects(store: Store) -> set[str]:
+    """Return the hashes of all objects that are there."""
     return {found[1] for path in store.storage.list("objects/") if (found := _OBJECT.fullmatch(path))}

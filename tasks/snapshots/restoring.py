@@ -24,8 +24,11 @@ from tasks.core import (
     plural,
     row_hashes,
 )
+from tasks.snapshots.erasing import erased_rows, unreplaced
+from tasks.snapshots.erasures import read_ledger
 from tasks.snapshots.errors import Damaged, NotGivenBack, SnapshotError
 from tasks.snapshots.models import Manifest, State, TableEntry
+from tasks.snapshots.persons import Cut, without
 from tasks.snapshots.rules import RULES
 from tasks.snapshots.store import Store
 from tasks.snapshots.taking import arrow_schema
@@ -42,6 +45,7 @@ class RestoredTable:
         rows: rows written.
         equal: whether the database gives the rows back exactly as they were loaded.
         disarmed: rows that came back unable to send.
+        erased: rows that did not come back, or came back as those of nobody, because their person was erased.
         seconds: time to load it.
         lost: what belonged to the table and was not brought back, in words.
     """
@@ -50,6 +54,7 @@ class RestoredTable:
     rows: int
     equal: bool
     disarmed: int
+    erased: int
     seconds: float
     lost: tuple[str, ...]
 
@@ -90,8 +95,8 @@ def restore(
 ) -> Restored:
     """Write the tables of a snapshot into a database that has none of them, and compare before anything is kept.
 
-    Objects are hashed before they are read, and each table's rows must give the checksum of the manifest. Memory is
-    bounded by the batch.
+    Objects are hashed before they are read, and each table's rows must give the checksum of the manifest. Whoever the
+    ledger of erased persons names does not come back. Memory is bounded by the batch.
 
     Args:
         store: where the snapshot is.
@@ -104,7 +109,8 @@ def restore(
         progress: is told of every table and its rows.
 
     Raises:
-        SnapshotError: the snapshot is not `valid`.
+        SnapshotError: the snapshot is not `valid`, or an erasure replaced it meanwhile.
+        StoreError: somebody was erased, and the store was opened without its key.
         NotGivenBack: the database does not give back what was written; it is as it was.
         Damaged: an object is missing or changed.
         SourceError: the database refused something; it is as it was.
@@ -113,6 +119,22 @@ def restore(
     state = proven_state(store, snapshot_id, unproven=unproven)
     manifest = store.manifest(snapshot_id)
     entries = chosen_tables(manifest, tables)
+    with unreplaced(store, manifest):
+        return _restored(store, manifest, state, target, clock, mapping, entries, progress)
+
+
+def _restored(
+    store: Store,
+    manifest: Manifest,
+    state: State,
+    target: Target,
+    clock: Clock,
+    mapping: str | None,
+    entries: dict[str, TableEntry],
+    progress: Progress,
+) -> Restored:
+    snapshot_id = manifest.snapshot_id
+    cuts = erased_rows(store, read_ledger(store), manifest, mapping, progress)
     began = SystemClock().now()
     done: list[RestoredTable] = []
     with target.open(clock) as writer:
@@ -127,16 +149,32 @@ def restore(
             started = SystemClock().now()
             progress.start(name, entry.rows)
             rule = _disarming(mapping, name)
-            rows = TableRows(store, snapshot_id, name, entry, progress, rule=rule, dialect=target.dialect)
+            rows = TableRows(
+                store,
+                snapshot_id,
+                name,
+                entry,
+                progress,
+                rule=rule,
+                cuts=cuts.get(name, ()),
+                dialect=target.dialect,
+            )
             writer.load(facts[name], rows)
             rows.check()
             loaded[name] = rows.written
             seconds = (SystemClock().now() - started).total_seconds()
-            done.append(RestoredTable(name, entry.rows, False, rows.disarmed, seconds, facts[name].lost))
+            done.append(
+                RestoredTable(
+                    name, rows.written.rows, False, rows.disarmed, rows.erased, seconds, facts[name].lost
+                )
+            )
             crash_point("restore.loaded")
         writer.finish(list(facts.values()))
         crash_point("restore.finished")
         reader = writer.reader()
+        if manifest.consistency["kind"].startswith(target.dialect):
+            for entry in entries.values():
+                reader.read_as(entry.facts)
         done = [_compared(table, reader, loaded[table.name], progress) for table in done]
         different = [table.name for table in done if not table.equal]
         if different:
@@ -171,17 +209,19 @@ class TableRows:
         progress: Progress,
         *,
         rule: tuple[str, Mapping[str, str]] | None = None,
+        cuts: Sequence[Cut] = (),
         dialect: str = "",
     ) -> None:
         self._files = store.table_files(snapshot_id, name)
         self._where = f"snapshot {snapshot_id}, table {name}"
         self._entry = entry
         self._rule = rule
+        self._cuts = cuts
         self._dialect = dialect
         self._progress = progress
         self._read = TableChecksum()
         self.written = TableChecksum()
-        self.disarmed = 0
+        self.disarmed = self.erased = 0
 
     def __iter__(self) -> Iterator[pa.RecordBatch]:
         schema = arrow_schema(self._entry)
@@ -197,7 +237,9 @@ class TableRows:
                     )
                     hashes = row_hashes(plain)
                     self._read.add(hashes)
-                    safe = ported(self._disarm(plain), self._dialect)
+                    left, gone, unlinked = without(self._disarm(plain), self._cuts)
+                    self.erased += gone + unlinked
+                    safe = ported(left, self._dialect)
                     self.written.add(hashes if safe is plain else row_hashes(safe))
                     self._progress.advance(plain.num_rows, nbytes=plain.nbytes)
                     crash_point("restore.batch")

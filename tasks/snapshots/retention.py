@@ -77,6 +77,31 @@ _UNITS: tuple[tuple[str, str, Callable[[datetime], str]], ...] = (
 )
 
 
+def kept_until(at: datetime, rules: Rules, every: timedelta) -> datetime:
+    """Return when at the latest no rule keeps a snapshot of the time `at` any more.
+
+    Valid only while backups go on, one `every` so often, each of them valid, and nobody holds the snapshot.
+    """
+    bounds = [at + max(1, rules.keep_last) * every, at + timedelta(days=rules.keep_within_days)]
+    for name, rule, _ in _UNITS:
+        if count := getattr(rules, rule):
+            bounds += [_begin(name, at, count) + every, at + count * every]
+    return max(bounds)
+
+
+def _begin(unit: str, at: datetime, later: int) -> datetime:
+    """Return when the hour, day and so on begins that comes `later` after the one of `at`."""
+    day = at.replace(hour=0, minute=0, second=0, microsecond=0)
+    if unit == "hourly":
+        return day.replace(hour=at.hour) + timedelta(hours=later)
+    if unit == "daily":
+        return day + timedelta(days=later)
+    if unit == "weekly":
+        return day - timedelta(days=at.weekday()) + timedelta(weeks=later)
+    months = at.month - 1 + later if unit == "monthly" else 12 * later
+    return day.replace(year=at.year + months // 12, month=months % 12 + 1, day=1)
+
+
 def decide(snapshots: Iterable[SnapshotInfo], rules: Rules, now: datetime) -> list[Fate]:
     """Return the fate of every snapshot, oldest first within a source; each source is judged by itself.
 

@@ -10,6 +10,8 @@ from typing import Any
 
 from cryptography.exceptions import InvalidSignature, UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.hashes import SHA256
+from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 from cryptography.hazmat.primitives.serialization import (
     Encoding,
     NoEncryption,
@@ -78,6 +80,12 @@ def key_pem(key: Ed25519PrivateKey) -> bytes:
 def public_key_hex(key: Ed25519PrivateKey) -> str:
     """Return the public half of `key` as 64 hex digits."""
     return key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw).hex()
+
+
+def derived_secret(key: Ed25519PrivateKey, store_id: str, purpose: str) -> bytes:
+    """Return 32 secret bytes for one purpose in one store, which only the holder of `key` can make (HKDF, RFC 5869)."""
+    private = key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+    return HKDF(SHA256(), 32, salt=store_id.encode(), info=purpose.encode()).derive(private)
 
 
 def sealed(body: dict[str, Any], key: Ed25519PrivateKey) -> bytes:

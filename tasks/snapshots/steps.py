@@ -1,11 +1,11 @@
-"""The Prefect tasks of `backup`, `restore`, `rehearse`, `verify` and `prune`: coarse; tables stream inside them."""
+"""The Prefect tasks of `backup`, `restore`, `rehearse`, `verify`, `prune`, `erase`: coarse; tables stream inside."""
 
 from __future__ import annotations
 
 import os
 import re
 from contextlib import nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Literal
@@ -16,13 +16,16 @@ from prefect.artifacts import create_markdown_artifact
 from tasks.core import SystemClock, UsageError, bytes_per_second, current_progress, open_clock, plural
 from tasks.plan import LoadedPlan, load_plan, secret
 from tasks.snapshots.coverage import choose_part, overdue
+from tasks.snapshots.erasing import Erased, erase, readmit
+from tasks.snapshots.erasures import read_ledger
 from tasks.snapshots.errors import Damaged, SnapshotError
 from tasks.snapshots.merging import Merged, merge
-from tasks.snapshots.models import Manifest, split_name
+from tasks.snapshots.models import Erasure, Ground, Manifest, split_name
 from tasks.snapshots.pruning import Pruned, prune
 from tasks.snapshots.reading import mapped_tables
 from tasks.snapshots.rehearsing import Rehearsed, reached, scratch
 from tasks.snapshots.restoring import Restored, restore
+from tasks.snapshots.retention import kept_until
 from tasks.snapshots.selecting import parse_keys
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import take_snapshot
@@ -262,6 +265,12 @@ def restore_snapshot(plan: str, snapshot: str, into: str, tables: list[str], unp
             get_run_logger().warning(
                 "%s of %s came back unable to send", plural(table.disarmed, "row"), table.name
             )
+        if table.erased:
+            get_run_logger().warning(
+                "%s of %s name somebody who was erased: left out, or of nobody now",
+                plural(table.erased, "row"),
+                table.name,
+            )
         for lost in table.lost:
             get_run_logger().warning("Not brought back with %s: %s", table.name, lost)
     get_run_logger().info(
@@ -282,11 +291,12 @@ def publish_restore(restored: Restored) -> None:
         "",
         f"{restored.rows:,} rows in {restored.seconds:.1f} s; every table reads back as the snapshot has it.",
         "",
-        "| table | rows | unable to send | seconds | not brought back |",
-        "| --- | --: | --: | --: | --- |",
+        "| table | rows | unable to send | of the erased | seconds | not brought back |",
+        "| --- | --: | --: | --: | --: | --- |",
     ]
     lines += [
-        f"| {one.name} | {one.rows:,} | {one.disarmed or ''} | {one.seconds:.1f} | {'; '.join(one.lost)} |"
+        f"| {one.name} | {one.rows:,} | {one.disarmed or ''} | {one.erased or ''} | {one.seconds:.1f} | "
+        f"{'; '.join(one.lost)} |"
         for one in restored.tables
     ]
     create_markdown_artifact(
@@ -489,6 +499,105 @@ def publish_prune(found: Pruned) -> None:
         markdown=f"# {'What a prune would do' if found.dry else 'Pruned'}\n\n" + "\n".join(lines),
         description="What is kept, and why",
     )
+
+
+@task
+def erase_person(
+    plan: str, person: str, name: str, ground: Ground, rewrite: bool, override_holds: bool, confirm: bool
+) -> Erased:
+    """Enter a person into the ledger and, if asked, replace the objects that hold them; or say what that would do."""
+    loaded = load_plan(plan)
+    rules = loaded.plan.retention
+    found = erase(
+        open_plan_store(loaded),
+        person,
+        mappings={source: one.mapping for source, one in loaded.plan.sources.items()},
+        clock=open_clock(loaded.clock_spec()),
+        by=name,
+        ground=ground,
+        rewrite=rewrite,
+        override_holds=override_holds,
+        dry=not confirm,
+        progress=current_progress(),
+    )
+    bounds = [
+        kept_until(at, rules, timedelta(minutes=loaded.plan.sources[source].backup_every))
+        for source, (_, at) in found.holding.items()
+        if source in loaded.plan.sources
+    ]
+    for source in found.still_in:
+        get_run_logger().warning("%s still has the person: its next backup brings them back", source)
+    for one in found.mentions:
+        get_run_logger().warning(
+            "The address stands in %s of %s.%s that are not the person's", one.column, one.source, one.table
+        )
+    get_run_logger().info(
+        "%s entry %s; %s replaced, %s deleted, %s held",
+        "Would make an" if found.dry else "Made",
+        found.entry or "in the ledger",
+        plural(len(found.replaced), "snapshot"),
+        plural(found.deleted, "object"),
+        len(found.held),
+    )
+    grace = timedelta(hours=rules.grace_hours)
+    return replace(found, until=max(bounds) + grace) if bounds else found
+
+
+@task
+def verify_replaced(plan: str, found: Erased) -> None:
+    """Read every byte of the snapshots that were replaced back, and record the verdict.
+
+    Raises:
+        Damaged: not every byte could be read back; the snapshot is quarantined.
+    """
+    loaded = load_plan(plan)
+    store = open_plan_store(loaded)
+    at = open_clock(loaded.clock_spec()).now()
+    damaged = []
+    for name in () if found.dry else found.replaced:
+        report = verify_and_record(store, name, at=at, by="erase", progress=current_progress())
+        damaged += [] if report.ok else [name]
+    if damaged:
+        raise Damaged(
+            f"Not every byte could be read back: {', '.join(damaged)}",
+            fix="`mailstay snapshots verify` names the objects; check the disk",
+        )
+
+
+@task
+def publish_erasure(found: Erased) -> None:
+    """Show what an erasure did as a Prefect artifact; nobody is named in it."""
+    lines = [
+        f"# {'What an erasure would do' if found.dry else f'Erased: entry {found.entry}'}",
+        "",
+        f"{len(found.replaced)} snapshots replaced, {len(found.held)} held, {found.deleted} objects deleted.",
+        "",
+        "| source | table | columns | snapshots | rows that go | rows of nobody |",
+        "| --- | --- | --- | --: | --: | --: |",
+    ]
+    lines += [
+        f"| {one.source} | {one.table} | {', '.join(one.columns)} | {one.snapshots} | {one.rows} | {one.unlinked} |"
+        for one in found.tables
+    ]
+    create_markdown_artifact(key="erase", markdown="\n".join(lines), description="What an erasure did")
+
+
+def person_hash(plan: str, address: str) -> str:
+    """Return the keyed hash of an address in the plan's store: what names a person everywhere else.
+
+    Raises:
+        UsageError: it is no address. The message does not repeat it.
+        StoreError: the signing key is not set.
+    """
+    if not re.fullmatch(r"\s*[^\s@]+@[^\s@]+\s*", address):
+        raise UsageError("That is no e-mail address", fix="give one, or `-` to read it from standard input")
+    return read_ledger(open_plan_store(load_plan(plan))).person(address)
+
+
+def readmit_person(plan: str, person: str, name: str) -> Erasure:
+    """Record that an erased person has come back of their own will."""
+    loaded = load_plan(plan)
+    return readmit(open_plan_store(loaded), person, clock=open_clock(loaded.clock_spec()), by=name)
 
 
 def target_url(into: str, loaded: LoadedPlan, *, in_use: bool = False) -> str:

@@ -11,7 +11,7 @@ import shutil
 import tempfile
 import uuid
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -37,7 +37,14 @@ from tasks.snapshots.models import (
     short_hash,
     split_name,
 )
-from tasks.snapshots.signing import SigningKey, load_key, public_key_hex, sealed, unsealed
+from tasks.snapshots.signing import (
+    SigningKey,
+    derived_secret,
+    load_key,
+    public_key_hex,
+    sealed,
+    unsealed,
+)
 from tasks.snapshots.storage import Storage
 
 # `Store.list` hides the built-in inside the class, so its annotations use these names.
@@ -109,7 +116,7 @@ class Store:
                 "public_key": public_key_hex(signing_key),
             }
             with contextlib.suppress(AlreadyCommitted):  # another process may just have created it
-                _keep(storage, "store.json", canonical_json(fresh) + b"\n", storage.put_new)
+                _keep(storage, "store.json", canonical_json(fresh) + b"\n", anew=True)
             content = storage.get("store.json")
         facts = _store_facts(content, url)
         if public_key is not None and facts["public_key"] != public_key:
@@ -245,10 +252,17 @@ class Store:
             UsageError: the snapshot has no such table.
             Damaged: an object is missing or changed; names it, the table and the snapshot.
         """
-        entry = self.manifest(snapshot_id).tables.get(table)
-        if entry is None:
+        manifest = self.manifest(snapshot_id)
+        if table not in manifest.tables:
             raise UsageError(f"Snapshot {snapshot_id} has no table {table!r}", where=self.url)
-        return [self._local(ref, f"{snapshot_id}, table {table}") for ref in entry.objects]
+        try:
+            return [
+                self._local(ref, f"{snapshot_id}, table {table}") for ref in manifest.tables[table].objects
+            ]
+        except Damaged:
+            if self.manifest(snapshot_id).digest == manifest.digest:
+                raise
+            return self.table_files(snapshot_id, table)  # an erasure has replaced it meanwhile
 
     def mark(self, snapshot_id: str, state: State, *, findings: Findings, at: datetime, by: str) -> Verdict:
         """Record, signed, that the snapshot is `valid` or `quarantined` (or only `committed` again), and why.
@@ -275,8 +289,8 @@ class Store:
         """Return the verdicts on a snapshot, oldest first; one that was tampered with comes as its error."""
         source, sequence = split_name(snapshot_id)
         paths = self.storage.list(f"verify/{source}/{sequence:08d}/")
-        digest = self._digest(snapshot_id)
-        found = (self._verdict(path, snapshot_id, digest) for path in paths if _NUMBERED.search(path))
+        digests = self._digests(snapshot_id)
+        found = (self._verdict(path, snapshot_id, digests) for path in paths if _NUMBERED.search(path))
         return [one for one in found if one is not None]
 
     def note_read(
@@ -304,7 +318,7 @@ class Store:
             )
             crash_point("readback.before_put")
             with contextlib.suppress(AlreadyCommitted):
-                self._keep(_readback_path(record.number), record, self.storage.put_new)
+                self.put_record(_readback_path(record.number), record)
                 crash_point("readback.after_put")
                 return record
 
@@ -355,14 +369,19 @@ class Store:
             store_id=self.store_id,
             snapshot_id=snapshot_id,
             manifest_digest=manifest.digest,
+            earlier_digests=manifest.digests[:-1],
             parent_digest=manifest.parent_digest,
             rows=manifest.rows,
             at=at,
             by=by,
         )
         path = f"tombstones/{snapshot_id}.json"
-        with contextlib.suppress(AlreadyCommitted):
-            self._keep(path, stone, self.storage.put_new)
+        try:
+            self.put_record(path, stone)
+        except AlreadyCommitted:
+            # An erasure may have replaced the manifest since a prune was stopped here.
+            if self.tombstone(snapshot_id).manifest_digest in stone.earlier_digests:
+                self.put_record(path, stone, anew=False)
         return self.tombstone(snapshot_id)
 
     def tombstone(self, snapshot_id: str) -> Tombstone:
@@ -400,7 +419,7 @@ class Store:
         """Delete the manifest of a snapshot that has a tombstone, then what was said about it."""
         self.signing_key()
         stone = self.tombstone(snapshot_id)
-        if stone.manifest_digest != self.manifest(snapshot_id).digest:
+        if stone.manifest_digest not in self.manifest(snapshot_id).digests:
             raise Damaged("The tombstone is that of another manifest", where=snapshot_id)
         self.storage.delete(manifest_path(snapshot_id))
         source, sequence = split_name(snapshot_id)
@@ -436,8 +455,39 @@ class Store:
             AlreadyCommitted: another writer took this sequence number.
         """
         crash_point("commit.before_manifest")
-        self._keep(manifest_path(manifest.snapshot_id), manifest, self.storage.put_new)
+        self.put_record(manifest_path(manifest.snapshot_id), manifest)
         crash_point("commit.after_manifest")
+
+    def replace(self, manifest: Manifest) -> None:
+        """Put `manifest` in the place of the earlier form that it names last; a reader sees one or the other, whole.
+
+        Raises:
+            SnapshotError: what is there is not that form.
+        """
+        if self.manifest(manifest.snapshot_id).digest != manifest.replaced[-1].digest:
+            raise SnapshotError(
+                "The manifest was replaced by somebody else", where=manifest.snapshot_id, fix="run it again"
+            )
+        crash_point("erase.before_manifest")
+        self.put_record(manifest_path(manifest.snapshot_id), manifest, anew=False)
+        crash_point("erase.manifest_replaced")
+
+    def put_record(self, path: str, record: Record, *, anew: bool = True) -> None:
+        """Sign a record, store it at `path` and read it back.
+
+        Raises:
+            AlreadyCommitted: `anew`, and there is something already, which stays as it is.
+            StoreError: it does not come back as it was written; what was there before is there then.
+        """
+        _keep(self.storage, path, sealed(record.model_dump(mode="json"), self.signing_key()), anew=anew)
+
+    def secret(self, purpose: str) -> bytes:
+        """Return 32 secret bytes for `purpose`, derived from the signing key: they are nowhere in the store.
+
+        Raises:
+            StoreError: the store was opened without its key.
+        """
+        return derived_secret(self.signing_key(), self.store_id, purpose)
 
     def put_object(self, ref: ObjectRef, file: Path) -> bool:
         """Store the Parquet `file` that `ref` names; return False if it was there already and is whole.
@@ -507,9 +557,6 @@ class Store:
             raise Damaged(f"Object {ref.sha256} is not what was written", where=f"snapshot {whose}")
         return target
 
-    def _keep(self, path: str, record: Record, put: Callable[[str, bytes], None]) -> None:
-        _keep(self.storage, path, sealed(record.model_dump(mode="json"), self.signing_key()), put)
-
     def _say(self, snapshot_id: str, **said: Any) -> Verdict:
         self.signing_key()
         manifest = self.manifest(snapshot_id)
@@ -525,7 +572,7 @@ class Store:
             )
             crash_point("verdict.before_put")
             try:
-                self._keep(f"{folder}{verdict.number:06d}.json", verdict, self.storage.put_new)
+                self.put_record(f"{folder}{verdict.number:06d}.json", verdict)
             except AlreadyCommitted:
                 continue
             crash_point("verdict.after_put")
@@ -548,14 +595,14 @@ class Store:
             return Damaged("The record of readings is of another place", where=path)
         return record
 
-    def _digest(self, snapshot_id: str) -> str | None:
-        """Return the digest of the manifest that is there now; None if it cannot be read (then that is the fault)."""
+    def _digests(self, snapshot_id: str) -> Names | None:
+        """Return the digests of the manifest that is there now; None if it cannot be read (then that is the fault)."""
         try:
-            return self.manifest(snapshot_id).digest
+            return self.manifest(snapshot_id).digests
         except (Damaged, SnapshotError):
             return None
 
-    def _verdict(self, path: str, snapshot_id: str, digest: str | None) -> Verdict | Damaged | None:
+    def _verdict(self, path: str, snapshot_id: str, digests: Names | None) -> Verdict | Damaged | None:
         """Return one verdict, or what is wrong with it; None if retention removed it meanwhile."""
         try:
             body = unsealed(self.storage.get(path), self.public_key_hex, where=path)
@@ -569,20 +616,20 @@ class Store:
         place = f"verify/{verdict.snapshot_id}/{verdict.number:06d}.json"
         if verdict.store_id != self.store_id or place != path:
             return Damaged(f"The verdict is on another snapshot than {snapshot_id}", where=path)
-        if digest is not None and verdict.manifest_digest != digest:
+        if digests is not None and verdict.manifest_digest not in digests:
             # The number was taken again after the manifest that was judged had been removed.
             return Damaged(f"The verdict is on another manifest than the one of {snapshot_id}", where=path)
         return verdict
 
     def _all_verdicts(self) -> dict[str, Verdicts]:
         found: dict[str, Verdicts] = defaultdict(list)
-        digests: dict[str, str | None] = {}
+        digests: dict[str, Names | None] = {}
         for path in self.storage.list("verify/"):
             snapshot_id = "/".join(path.split("/")[1:3])
             if not _NUMBERED.search(path):
                 continue
             if snapshot_id not in digests:
-                digests[snapshot_id] = self._digest(snapshot_id)
+                digests[snapshot_id] = self._digests(snapshot_id)
             if (verdict := self._verdict(path, snapshot_id, digests[snapshot_id])) is not None:
                 found[snapshot_id].append(verdict)
         return found
@@ -608,7 +655,7 @@ class Store:
         return [hold]
 
     def _put_hold(self, hold: Hold) -> Hold:
-        self._keep(_hold_path(hold), hold, self.storage.put)
+        self.put_record(_hold_path(hold), hold, anew=False)
         return hold
 
     @staticmethod
@@ -655,15 +702,19 @@ def object_problem(storage: Storage, ref: ObjectRef) -> str | None:
     return None if found == ref.sha256 else "does not hold the bytes that were written"
 
 
-def _keep(storage: Storage, path: str, content: bytes, put: Callable[[str, bytes], None]) -> None:
+def _keep(storage: Storage, path: str, content: bytes, *, anew: bool) -> None:
     """Write a record and read it back: one that was changed on its way would stand in the way for ever.
 
     Raises:
-        StoreError: it does not come back as it was written; it is not there then.
+        StoreError: it does not come back as it was written; what was there before is there then.
     """
-    put(path, content)
+    before = None if anew else storage.found(path)
+    (storage.put_new if anew else storage.put)(path, content)
     if all(storage.found(path) not in (None, content) for _ in range(2)):
-        storage.delete(path)
+        if before is None:
+            storage.delete(path)
+        else:
+            storage.put(path, before)
         raise StoreError(
             "What was written does not come back as it was",
             where=f"{storage.url}: {path}",

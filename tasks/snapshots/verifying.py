@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 from tasks.core import Progress, SilentProgress
 from tasks.snapshots.coverage import Part, forget_superseded, last_read
+from tasks.snapshots.erasures import Ledger, read_ledger, read_rewrites
 from tasks.snapshots.errors import Damaged, NoSnapshot, SnapshotError
 from tasks.snapshots.models import (
     Level,
     Manifest,
     ObjectRef,
+    Replacement,
     Tombstone,
     Verdict,
     manifest_path,
@@ -40,7 +42,12 @@ FindingKind = Literal[
     "stray_file",
     "store_changed",
     "anchor_missing",
+    "ledger_changed",
+    "erased_back",
 ]
+
+LEDGER = "erasure/"
+"""Under this name the head of the ledger of erased persons is among the heads and the anchors."""
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,7 @@ class VerifyReport:
         part: the part of the objects that was looked at, such as `3/7`; None for all.
         recorded: whether the readings are kept in the store.
         heads: per source the digest of its newest manifest, to be written down outside the store.
+        replaced: snapshots whose manifest an erasure replaced, with their earlier forms: no fault.
     """
 
     level: Level
@@ -77,6 +85,7 @@ class VerifyReport:
     part: str | None
     recorded: bool
     heads: dict[str, str]
+    replaced: dict[str, list[Replacement]]
 
     def as_records(self) -> list[dict[str, Any]]:
         """Return the findings as plain records, as verdicts keep them."""
@@ -183,6 +192,7 @@ class _Check:
         self.findings: list[VerifyFinding] = []
         self.seen: dict[str, tuple[FindingKind, str] | None] = {}
         self.heads: dict[str, str] = {}
+        self.replaced: dict[str, list[Replacement]] = {}
         self.bytes = self.snapshots = 0
 
     def run(self, snapshot_id: str | None, anchors: Mapping[str, str]) -> VerifyReport:
@@ -200,6 +210,7 @@ class _Check:
             part=str(self.part) if self.part else None,
             recorded=False,
             heads=self.heads,
+            replaced=self.replaced,
         )
 
     def everything(self, anchors: Mapping[str, str]) -> None:
@@ -211,8 +222,9 @@ class _Check:
             chains.setdefault(source, []).append(sequence)
         for source, present in chains.items():
             self.manifests += self._chain(source, present, anchors.get(source))
-        for source in set(anchors) - set(chains):
+        for source in set(anchors) - set(chains) - {LEDGER}:
             self._anchor(source, anchors[source], ())
+        self._erasures(anchors.get(LEDGER))
         self._objects()
         for manifest in self.manifests:
             self._marks(manifest.snapshot_id)
@@ -252,20 +264,24 @@ class _Check:
                 stones[sequence] = found
             elif found is not None:
                 manifests[sequence] = found
-        links: dict[int, tuple[str, str | None]] = {
-            **{number: (one.digest, one.parent_digest) for number, one in manifests.items()},
-            **{number: (one.manifest_digest, one.parent_digest) for number, one in stones.items()},
+        # An erasure replaces a manifest in its place: what comes after it may name any form that it had.
+        links: dict[int, tuple[Collection[str], str | None]] = {
+            **{number: (one.digests, one.parent_digest) for number, one in manifests.items()},
+            **{
+                number: ([*one.earlier_digests, one.manifest_digest], one.parent_digest)
+                for number, one in stones.items()
+            },
         }
         for sequence, (_, parent) in sorted(links.items()):
             name = snapshot_name(source, sequence)
-            if sequence - 1 in links and parent != links[sequence - 1][0]:
+            if sequence - 1 in links and parent not in links[sequence - 1][0]:
                 self._broken(name, snapshot_name(source, sequence - 1))
             elif sequence == 1 and parent is not None:
                 self._add("chain_broken", name, "The first manifest names one before it")
         if newest := manifests.get(max(present)):
             self.heads[source] = newest.digest
         if anchor is not None:
-            self._anchor(source, anchor, {digest for digest, _ in links.values()})
+            self._anchor(source, anchor, {one for digests, _ in links.values() for one in digests})
         return list(manifests.values())
 
     def _link_at(self, name: str, *, there: bool) -> Manifest | Tombstone | None:
@@ -286,14 +302,17 @@ class _Check:
     def _manifest(self, name: str, *, findings: bool = True) -> Manifest | None:
         self.snapshots += findings
         try:
-            return self.store.manifest(name)
+            manifest = self.store.manifest(name)
+            if manifest.replaced and findings:
+                self.replaced[name] = manifest.replaced
+            return manifest
         except Damaged as error:
             if findings:
                 self._add("manifest_changed", name, f"{manifest_path(name)}: {error.what}")
             return None
 
     def _link(self, manifest: Manifest, parent: Manifest) -> None:
-        if manifest.parent_digest != parent.digest:
+        if manifest.parent_digest not in parent.digests:
             self._broken(manifest.snapshot_id, parent.snapshot_id)
 
     def _broken(self, name: str, before: str) -> None:
@@ -314,29 +333,66 @@ class _Check:
                 )
             )
 
+    def _erasures(self, anchor: str | None) -> None:
+        """Check the ledger of erased persons, and that no manifest is back that an erasure had replaced."""
+        try:
+            ledger, rewrites = read_ledger(self.store), read_rewrites(self.store)
+        except Damaged as error:
+            self._add("ledger_changed", "", f"{error.where}: {error.what}")
+            return
+        if ledger.head:
+            self.heads[LEDGER] = ledger.head
+        if anchor is not None and anchor not in ledger.digests:
+            self._add("anchor_missing", "", "The newest entries of the ledger of erased persons were removed")
+        for manifest in self.manifests:
+            name = manifest.snapshot_id
+            if any(len(one.digests.get(name, ())) > len(manifest.digests) for one in rewrites):
+                self._add("erased_back", name, f"{name} is what it was before an erasure replaced it")
+            self._carried_out(manifest, ledger)
+
+    def _carried_out(self, manifest: Manifest, ledger: Ledger) -> None:
+        numbers = [number for one in manifest.replaced for number in one.erasures]
+        if max(numbers, default=0) > len(ledger.entries):
+            self._add(
+                "ledger_changed",
+                manifest.snapshot_id,
+                f"The ledger of erased persons has lost entry {max(numbers)}, which {manifest.snapshot_id} names",
+            )
+
     def _objects(self) -> None:
-        wanted = self.part.holds if self.part else bool
-        tables = [
-            (manifest, name, [ref for ref in entry.objects if wanted(ref.sha256)])
-            for manifest in self.manifests
-            for name, entry in manifest.tables.items()
-        ]
-        self.progress.start("objects", len({ref.sha256 for _, _, refs in tables for ref in refs}))
-        for manifest, name, refs in tables:
-            for ref in refs:
-                problem = self._object(ref)
-                if problem is not None and not self.store.is_buried(manifest.snapshot_id):
-                    kind, what = problem
-                    self.findings.append(
-                        VerifyFinding(
-                            kind,
-                            manifest.snapshot_id,
-                            name,
-                            ref.sha256,
-                            f"Object {ref.sha256} of table {name} in snapshot {manifest.snapshot_id} {what}",
-                        )
-                    )
+        distinct = {ref.sha256 for manifest in self.manifests for _, ref in self._wanted(manifest)}
+        self.progress.start("objects", len(distinct))
+        for at, manifest in enumerate(self.manifests):
+            found = self._damage(manifest)
+            with contextlib.suppress(NoSnapshot):  # retention may remove it while we look
+                now = self._manifest(manifest.snapshot_id, findings=False) if found else None
+                if now is not None and now.digest != manifest.digest:
+                    # An erasure replaced it while its objects were read.
+                    self.manifests[at], found = now, self._damage(now)
+            self.findings += [] if found and self.store.is_buried(manifest.snapshot_id) else found
         self.progress.finish()
+
+    def _wanted(self, manifest: Manifest) -> list[tuple[str, ObjectRef]]:
+        """Return the objects of a snapshot that this run looks at, each with the name of its table."""
+        return [
+            (name, ref)
+            for name, entry in manifest.tables.items()
+            for ref in entry.objects
+            if self.part is None or self.part.holds(ref.sha256)
+        ]
+
+    def _damage(self, manifest: Manifest) -> list[VerifyFinding]:
+        return [
+            VerifyFinding(
+                problem[0],
+                manifest.snapshot_id,
+                name,
+                ref.sha256,
+                f"Object {ref.sha256} of table {name} in snapshot {manifest.snapshot_id} {problem[1]}",
+            )
+            for name, ref in self._wanted(manifest)
+            if (problem := self._object(ref)) is not None
+        ]
 
     def _object(self, ref: ObjectRef) -> tuple[FindingKind, str] | None:
         """Look at an object once, whatever number of snapshots share it."""

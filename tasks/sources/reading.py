@@ -13,7 +13,7 @@ import pyarrow as pa
 from tasks.core import Clock, UsageError
 from tasks.sources.columns import Column, Unfit
 from tasks.sources.errors import SourceError, ValueDoesNotFit
-from tasks.sources.facts import TableFacts
+from tasks.sources.facts import ColumnFacts, TableFacts
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 32 * 2**20
@@ -101,6 +101,23 @@ class SourceReader(ABC):
     def beside(self) -> AbstractContextManager[SourceReader]:
         """Yield a further reader of the same point; only where `shares` says so, and before any batch is read."""
         raise NotImplementedError
+
+    def read_as(self, facts: TableFacts) -> None:
+        """Read the columns of a table the way `facts` records, although what is there now may fit narrower types.
+
+        A row that is not there any more may have decided how a column was read.
+        """
+        known = self._table(facts.name)
+        recorded = {one.name: one for one in facts.columns}
+        known.columns[:] = [
+            self._as_recorded(known, one, recorded.get(one.facts.name, one.facts)) for one in known.columns
+        ]
+
+    def _as_recorded(self, table: Table, column: Column, recorded: ColumnFacts) -> Column:
+        wider: Column | None = column
+        while wider is not None and (wider.facts.cast, wider.facts.form) != (recorded.cast, recorded.form):
+            wider = self._wider(table, wider)
+        return wider or column
 
     @abstractmethod
     def row_count(self, table: str) -> int:

@@ -138,6 +138,11 @@ class SqliteReader(CursorReader):
         facts = replace(column.facts, cast="sql_literal", form=None)
         return Column(facts, name, pa.string(), make.sql_literal)
 
+    def _as_recorded(self, table: Table, column: Column, recorded: ColumnFacts) -> Column:
+        if recorded.cast == "bytes":
+            return self._as_bytes(table, column)
+        return super()._as_recorded(table, column, recorded)
+
     def _stores(self, table: Table, column: Column) -> set[str]:
         query = f"SELECT DISTINCT typeof({quoted(column.facts.name)}) FROM {quoted(table.facts.name)}"  # noqa: S608
         return {row[0] for row in self._connection.execute(query)}

@@ -52,6 +52,7 @@ RUNBOOKS = (
     "prune",
     "rehearse",
     "restore",
+    "erase",
     "monitor",
     "respond",
     "recover",
