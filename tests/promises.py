@@ -11,6 +11,7 @@ PROMISES = {
     "tests/snapshots/test_coverage.py": "Every object's last full reading is kept, and a damaged one quarantines every snapshot that holds it",
     "tests/snapshots/test_export.py": "An export appears whole or not at all, and overwrites nothing",
     "tests/snapshots/test_reading_page.py": "Anyone can read a backup without Mailstay, with the commands of the page",
+    "tests/snapshots/test_erase.py": "An erasure, killed or not, takes the person out of every byte of the store, and changes nothing else",
     "tests/snapshots/test_faults.py": "Every flipped bit, truncation, swap, edit or removal in a store is found and named",
     "tests/snapshots/test_power_loss.py": "Power lost at any write step forgets nothing that was reported as done",
     "tests/snapshots/test_together.py": "Backups, a prune and a verify at once, or on a full disk, lose nothing and leave nothing half",

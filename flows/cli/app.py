@@ -333,7 +333,9 @@ AddressArgument = Annotated[
 def _person(plan: str, address: str) -> str:
     from tasks.snapshots.steps import person_hash
 
-    return person_hash(plan, sys.stdin.readline() if address == "-" else address)
+    if address == "-":
+        address = typer.prompt("Address", err=True) if sys.stdin.isatty() else sys.stdin.readline()
+    return person_hash(plan, address)
 
 
 @app.command(epilog=EPILOGUE)

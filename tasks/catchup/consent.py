@@ -1,7 +1,8 @@
 """The consent gate: who must not be mailed, from every witness there is; the most restrictive one wins.
 
-Three witnesses: our own opt-out endpoint (the shop's consent requests, also those that the provider never took),
-the provider as it is now, and the last valid snapshot (a suppression that has disappeared since then). Pure.
+Four witnesses: our own opt-out endpoint (the shop's consent requests, also those that the provider never took), the
+provider as it is now, the last valid snapshot (a suppression that has disappeared since then), and the ledger of erased
+persons (an import may have brought one back). Pure.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ from typing import Literal
 
 from tasks.providers import Suppression
 
-Witness = Literal["shop", "provider", "snapshot"]
+Witness = Literal["shop", "provider", "snapshot", "ledger"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +84,7 @@ def consent_gate(
     feed: ConsentFeed,
     provider: Iterable[Suppression],
     snapshot: Iterable[Suppression] | None,
+    erased: Iterable[int] = (),
     now: datetime,
     needed_as_of: datetime,
     impact_started_at: datetime | None = None,
@@ -95,6 +97,7 @@ def consent_gate(
         provider: the provider's suppressions, read now.
         snapshot: the suppressions of the last valid snapshot; None where there is none (the gate says so but opens:
             the two live witnesses are enough).
+        erased: subscribers who were erased and are back without having asked for it.
         now: the time of the decision.
         needed_as_of: the feed must hold everything up to here (when restoration was measured).
         impact_started_at: counts the opt-outs of the outage.
@@ -128,6 +131,7 @@ def consent_gate(
         ("shop", opted_out),
         ("provider", now_suppressed.get(None, ())),
         ("snapshot", then_suppressed.get(None, ())),
+        ("ledger", back := frozenset(erased)),
     ]
     for witness, people in sources:
         for who in people:
@@ -144,7 +148,7 @@ def consent_gate(
         closed_because=tuple(closed),
         blocked=blocked,
         blocked_on_list={on: frozenset(people) for on, people in on_list.items()},
-        to_push=frozenset(opted_out),
+        to_push=back.union(opted_out),
         vanished=frozenset((who, on) for who, on in vanished if who not in asked_again),
         opted_out_since=sum(
             1
@@ -157,6 +161,7 @@ def consent_gate(
             "provider": sum(len(people) for people in now_suppressed.values()),
             "snapshot": sum(len(people) for people in then_suppressed.values()),
             "vanished": len(vanished),
+            "erased": len(back),
         },
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -63,6 +64,7 @@ class Witnesses:
             feed=feed,
             provider=desk.provider.suppressions(),
             snapshot=self._snapshot_suppressions(),
+            erased=self._erased(),
             now=desk.clock.now(),
             needed_as_of=parse(restored.get("measured_at")) or desk.clock.now(),
             impact_started_at=desk.incident.timestamps.get("impact_started_at"),
@@ -81,6 +83,31 @@ class Witnesses:
         crash_point("recover.consent:open")
         self._gate = gate
         return gate
+
+    def _erased(self) -> set[int]:
+        """Return the provider's subscribers whom the store's ledger has as erased.
+
+        Raises:
+            Stopped: somebody was erased, and nobody can tell who without the ledger or its key.
+        """
+        from tasks.snapshots import NoStore, SnapshotError, open_store, read_ledger
+
+        plan, settings = self.desk.plan, self.desk.plan.plan.store
+        key = os.environ.get(settings.signing_key_env, "")
+        try:
+            ledger = read_ledger(
+                open_store(plan.store_url(), signing_key=key, public_key=settings.public_key)
+            )
+            people = self.desk.provider.addresses() if ledger.entries else {}
+            return {who for who, address in people.items() if ledger.is_suppressed(address)}
+        except NoStore:
+            return set()
+        except SnapshotError as error:
+            raise Stopped(
+                f"The ledger of erased persons cannot be asked: {error.what}",
+                where=self.desk.incident.id,
+                fix=f"make the store readable and set {settings.signing_key_env}, then run recover again",
+            ) from None
 
     def feed(self) -> ConsentFeed:
         """Read the shop's consent requests; a feed that cannot be read says so."""

@@ -307,6 +307,12 @@ class Listmonk:
         where = f"{self.name}: subscribers"
         return {_integer(row, "id", where) for row in self._pages("/subscribers", {})}
 
+    def addresses(self) -> dict[int, str]:
+        """Return the address of every subscriber by id; personal data, never to be logged or kept."""
+        where = f"{self.name}: subscribers"
+        rows = self._pages("/subscribers", {})
+        return {_integer(row, "id", where): str(row.get("email", "")) for row in rows}
+
     def suppressions(self) -> list[Suppression]:
         """Return whom listmonk would not mail, and whom it should not: hard bounces and complaints included."""
         found: list[Suppression] = []

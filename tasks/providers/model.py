@@ -276,6 +276,9 @@ class Provider(Protocol):
     def subscriber_ids(self) -> set[int]:
         """Return the ids of all subscribers that there are, on a list or not."""
 
+    def addresses(self) -> dict[int, str]:
+        """Return the address of every subscriber by id; personal data, never to be logged or kept."""
+
     def suppressions(self) -> list[Suppression]:
         """Return whom the provider would not mail: blocklisted, disabled, unsubscribed, hard bounce, complaint."""
 

@@ -53,6 +53,12 @@ def test_of_two_wishes_at_the_same_moment_the_opt_out_counts() -> None:
     assert gate(both[::-1]).blocks(7, [1])
 
 
+def test_whoever_was_erased_and_is_back_is_blocked_and_unsubscribed_though_the_shop_has_a_wish() -> None:
+    found = gate([asked(7, "subscribe")], erased=[7])
+    assert found.blocked == {7: "ledger"}
+    assert found.to_push == {7}
+
+
 def test_a_renewed_subscription_does_not_lift_what_the_provider_says() -> None:
     found = gate([asked(7, "subscribe")], provider=[Suppression(7, "complaint")])
     assert found.blocks(7, [1])

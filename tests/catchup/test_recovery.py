@@ -7,6 +7,7 @@ import yaml
 
 from tasks.catchup.desk import Stopped
 from tasks.incidents import Journal
+from tasks.snapshots import Store, erase, generate_key, key_pem, read_ledger
 
 pytestmark = pytest.mark.integration
 HOUR = timedelta(hours=1)
@@ -402,6 +403,27 @@ def test_somebody_erased_at_the_esp_between_two_runs_blocks_nobody_and_is_accoun
     bench.judge(bench.ledgers(incident))
     assert bench.ledgers(incident)[number]["dropped"] == {5, 100}
     assert {who for who, _ in bench.mailed()[number]} == set(range(1, 161)) - {5, 100}
+
+
+def test_an_erased_person_whom_an_import_brought_back_is_unsubscribed_and_not_mailed(
+    bench, monkeypatch
+) -> None:
+    """Somebody erased from the store is the provider's subscriber 7 again; without the key nobody can tell who."""
+    key = generate_key()
+    store = Store.open(str(bench.folder / "store"), signing_key=key, create=True)
+    person = read_ledger(store).person(bench.provider().addresses()[7])
+    erase(store, person, mappings={}, clock=bench.clock, by="Ada", ground="objection", dry=False)
+    number = bench.campaign("News", at=HOUR)
+    incident = bench.respond(number)
+    bench.clock.advance(2 * HOUR)
+    monkeypatch.delenv("MAILSTAY_SIGNING_KEY", raising=False)
+    with pytest.raises(Stopped, match="The ledger of erased persons cannot be asked"):
+        bench.recover(incident)
+    assert bench.mailed()[number] == []
+    monkeypatch.setenv("MAILSTAY_SIGNING_KEY", key_pem(key).decode())
+    bench.recover(incident)
+    assert {who for who, _ in bench.mailed()[number]} == set(range(1, 161)) - {7}
+    assert 7 not in {one.subscriber_id for one in bench.provider().memberships([1]) if one.mailable}
 
 
 def test_a_yes_goes_on_after_a_limit_of_the_ramp_from_a_canary(new_bench) -> None:

@@ -19,6 +19,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
+import sqlalchemy as sa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -401,6 +402,52 @@ def test_a_snapshot_comes_back_although_a_row_that_is_gone_decided_how_a_column_
     rows, result = world.restored("shop/00000001")
     assert result.equal
     assert len(rows["customers"]) == 300
+
+
+@pytest.mark.integration
+def test_a_person_goes_from_a_postgresql_source_and_the_rest_comes_back_into_one(
+    world: World, new_database: Callable[[], str]
+) -> None:
+    url, back = new_database(), new_database()
+    statements = (
+        "CREATE DOMAIN address AS varchar(254)",
+        "CREATE TABLE subscribers (id serial PRIMARY KEY, uuid uuid NOT NULL DEFAULT gen_random_uuid() UNIQUE,"
+        " email address NOT NULL UNIQUE, attribs jsonb NOT NULL, created_at timestamptz DEFAULT now())",
+        "CREATE TABLE subscriber_lists (subscriber_id integer REFERENCES subscribers (id) ON DELETE CASCADE,"
+        " list_id integer, PRIMARY KEY (subscriber_id, list_id))",
+        "CREATE TABLE link_clicks (id bigserial PRIMARY KEY, at timestamptz,"
+        " subscriber_id integer NULL REFERENCES subscribers (id) ON DELETE SET NULL)",
+        "INSERT INTO subscribers (email, attribs) SELECT 's' || n || '@x.example', '{}' FROM generate_series(1, 50) n",
+        f"INSERT INTO subscribers (id, email, attribs) VALUES ({ID}, 'planted@shop.example', '{{\"a\": 1.50}}')",
+        "INSERT INTO subscriber_lists SELECT id, 1 FROM subscribers",
+        f"INSERT INTO link_clicks (at, subscriber_id) VALUES ('infinity', {ID}), (now(), 3), (now(), NULL)",
+    )
+    engines = {one: sa.create_engine(one) for one in (url, back)}
+    with engines[url].begin() as connection:
+        for one in statements:
+            connection.execute(sa.text(one.replace(":", "\\:")))
+    for _ in range(2):
+        name = take_snapshot(
+            open_source("esp", url), world.store, clock=world.clock, plan_digest=""
+        ).snapshot_id
+        world.store.mark(name, "valid", findings=[], at=world.clock.now(), by="test")
+    result = world.erase("Planted@shop.example", rewrite=True)
+    assert [(one.table, one.rows, one.unlinked) for one in result.tables] == [
+        ("link_clicks", 0, 1), ("subscriber_lists", 1, 0), ("subscribers", 1, 0),
+    ]  # fmt: skip
+    assert verify(world.store, level="content").findings == []
+    assert places(world.store, "planted@", str(ID)) == []
+    assert restore(
+        world.store, "esp/00000001", open_target(back), clock=world.clock, mapping="listmonk"
+    ).equal
+    deleted = f"DELETE FROM subscribers WHERE id = {ID}"
+    with engines[url].begin() as here, engines[back].begin() as there:
+        here.execute(sa.text(deleted))  # the database takes the person out as an erasure does
+        for table in ("subscribers", "subscriber_lists", "link_clicks"):
+            query = sa.text(f"SELECT {table}::text FROM {table} ORDER BY 1")
+            assert there.execute(query).fetchall() == here.execute(query).fetchall()
+    for one in engines.values():
+        one.dispose()
 
 
 def test_rows_that_would_refer_to_nothing_stop_a_rewrite_before_anything_is_done(world: World) -> None:
