@@ -331,14 +331,16 @@ def erased(result: Any, *, rewrite: bool) -> None:
         ],
         numbers=("snapshots", "rows that go", "rows of nobody"),
     )
-    would = "would be " if result.dry else ""
     lines = [f"person {result.person}"]
-    lines.append(
-        f"{plural(len(result.replaced), 'snapshot')} {would}replaced, "
-        f"{plural(result.deleted, 'object')} ({size(result.deleted_bytes)}) deleted"
-        if rewrite
-        else "The objects stay as they are; --rewrite replaces them"
-    )
+    if not rewrite:
+        lines.append("The objects stay as they are; --rewrite replaces them")
+    elif result.dry:
+        lines.append(f"{plural(len(result.replaced), 'snapshot')} would be replaced")
+    else:
+        lines.append(
+            f"{plural(len(result.replaced), 'snapshot')} replaced, "
+            f"{plural(result.deleted, 'object')} ({size(result.deleted_bytes)}) deleted"
+        )
     if result.holding and result.until and not (rewrite and result.dry):
         lines.append(
             f"They hold the person until {when(result.until)} (UTC) at the latest, then a prune deletes them: "

@@ -267,7 +267,7 @@ class Finder:
     def __init__(self, store: Store, ledger: Ledger, person: PersonTable, progress: Progress) -> None:
         self.person = person
         self._store, self._ledger, self._progress = store, ledger, progress
-        self._records: dict[tuple[str, Wanted], list[dict[str, str]]] = {}
+        self._records: dict[tuple[str, frozenset[str], Wanted], list[dict[str, str]]] = {}
         self._orphans: dict[tuple[str, str, Wanted], set[str]] = {}
         self._hashes: dict[tuple[str, str], str] = {}
 
@@ -282,9 +282,10 @@ class Finder:
         found = []
         self._progress.start(f"{manifest.snapshot_id}: persons", entry.rows)
         for ref, path in _objects(self._store, manifest, self.person.table):
-            known = self._records.get((ref.sha256, wanted))
+            place = (ref.sha256, frozenset(columns), wanted)
+            known = self._records.get(place)
             if known is None:
-                known = self._records[ref.sha256, wanted] = list(
+                known = self._records[place] = list(
                     self._matching(manifest.source, path, sorted(columns), present, wanted)
                 )
             found += known
