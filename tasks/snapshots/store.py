@@ -419,7 +419,7 @@ class Store:
         """Delete the manifest of a snapshot that has a tombstone, then what was said about it."""
         self.signing_key()
         stone = self.tombstone(snapshot_id)
-        if stone.manifest_digest not in self.manifest(snapshot_id).digests:
+        if stone.manifest_digest != self.manifest(snapshot_id).digest:
             raise Damaged("The tombstone is that of another manifest", where=snapshot_id)
         self.storage.delete(manifest_path(snapshot_id))
         source, sequence = split_name(snapshot_id)

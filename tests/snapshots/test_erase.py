@@ -660,11 +660,13 @@ def test_the_chain_holds_through_erasures_prunes_and_a_prune_that_was_stopped(wo
         if number == 2:
             world.erase("c1@shop.example", rewrite=True)
     heads = verify(world.store, level="structure").heads
-    world.store.bury("shop/00000001", at=world.clock.now(), by="prune")
+    for stopped in ("shop/00000001", "shop/00000004"):
+        world.store.bury(stopped, at=world.clock.now(), by="prune")
     world.erase(rewrite=True)
     assert verify(world.store, level="content", anchors=heads).findings == []
+    world.backup("shop")
     prune(world.store, Keep(keep_last=1), clock=world.clock, dry=False)
-    assert world.store.snapshot_ids() == ["shop/00000004"]
+    assert world.store.snapshot_ids() == ["shop/00000005"]
     assert verify(world.store, level="content", anchors=heads).findings == []
 
 
