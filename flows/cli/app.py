@@ -314,13 +314,24 @@ def export(
     json_: JsonOption = False,
 ) -> None:
     """Write a snapshot's tables as CSV or Delta Lake for BI tools; all of it appears at once, or nothing."""
+    from tasks.plan import load_plan
     from tasks.snapshots import export as run
+    from tasks.snapshots.steps import open_plan_store
 
-    _, store = _open_store(plan)
+    loaded = load_plan(plan)
+    store = open_plan_store(loaded)
     chosen = snapshot if "/" in snapshot else store.newest_valid(snapshot).snapshot_id
+    source = loaded.plan.sources.get(chosen.partition("/")[0])
     report_progress_to(show.Bars(quiet=json_))
     result = run(
-        store, chosen, to, form=form, tables=table or [], unproven=unproven, progress=current_progress()
+        store,
+        chosen,
+        to,
+        form=form,
+        mapping=source.mapping if source else None,
+        tables=table or [],
+        unproven=unproven,
+        progress=current_progress(),
     )
     show.as_json(result) if json_ else show.exported(result)
 

@@ -284,12 +284,19 @@ def rehearsed(found: Sequence[Any]) -> None:
 def exported(result: Any) -> None:
     """Show what an export wrote, and which columns it had to write in another way."""
     table(
-        ["table", "file", "rows", "size", "not as in the snapshot"],
+        ["table", "file", "rows", "of the erased", "size", "not as in the snapshot"],
         [
-            [one.name, one.file, f"{one.rows:,}", size(one.bytes), "; ".join(one.changed) or "—"]
+            [
+                one.name,
+                one.file,
+                f"{one.rows:,}",
+                one.erased or "",
+                size(one.bytes),
+                "; ".join(one.changed) or "—",
+            ]
             for one in result.tables
         ],
-        numbers=["rows", "size"],
+        numbers=["rows", "of the erased", "size"],
     )
     out.print(f"{result.snapshot_id} ({result.state}) as {result.form} in {result.folder}", markup=False)
 

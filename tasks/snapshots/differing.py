@@ -19,6 +19,7 @@ from tasks.core import Progress, UsageError, plural
 from tasks.snapshots.comparing import Relations, counted, matched, unmatched
 from tasks.snapshots.errors import SnapshotError
 from tasks.snapshots.models import Manifest
+from tasks.snapshots.persons import Cut, without
 from tasks.snapshots.reading import sql_text
 from tasks.snapshots.rules import StatusRule
 from tasks.snapshots.store import Store
@@ -85,6 +86,7 @@ class Part:
         name: str,
         number: int,
         rule: StatusRule | None,
+        cuts: Sequence[Cut],
         dialect: str,
         connection: duckdb.DuckDBPyConnection,
         scratch: Path,
@@ -95,6 +97,8 @@ class Part:
         self._files = store.table_files(manifest.snapshot_id, name)
         self._number = number
         self._rule = rule
+        self._cuts = cuts
+        self._erased = 0
         self._origin = "sqlite" if manifest.consistency["kind"].startswith("sqlite") else "postgresql"
         self._dialect = dialect
         self._connection = connection
@@ -198,6 +202,8 @@ class Part:
                 [(restricted,)] = self._rows(f"SELECT count(*) FROM {relations.d} WHERE {told}")
             elif disarmed := self._keys(f"action <> 'leave' AND {other}"):
                 self._notes.append(f"{disarmed}: {self._rule.column} is another than saved, unable to send")
+        if self._erased:
+            self._notes.append(f"{plural(self._erased, 'row')} of erased persons: not brought back as theirs")
         for reason, text in _REASONS.items():
             if named := self._keys(f"reason = '{reason}'"):
                 self._notes.append(text.format(rows=named))
@@ -387,11 +393,14 @@ class Part:
             ]
 
     def _saved(self) -> Iterator[pa.RecordBatch]:
-        """Yield the snapshot's rows as they are written to the database, in the order of `n`."""
+        """Yield the snapshot's rows as they are written to the database, in the order of `n`: no erased person's."""
         schema = arrow_schema(self._entry)
+        self._erased = 0
         for path in self._files:
             with pq.ParquetFile(path, page_checksum_verification=True) as file:
-                for batch in file.iter_batches(_BATCH_ROWS):
+                for saved in file.iter_batches(_BATCH_ROWS):
+                    batch, gone, unlinked = without(saved, self._cuts)
+                    self._erased += gone + unlinked
                     arrays = [
                         change(batch.column(at).cast(schema.field(at).type))
                         for at, change in zip(self._at, self._changes, strict=True)

@@ -22,6 +22,8 @@ import pyarrow.compute as pc
 import pyarrow.csv
 
 from tasks.core import Progress, SilentProgress, UsageError, crash_point
+from tasks.snapshots.erasing import erased_rows, unreplaced
+from tasks.snapshots.erasures import read_ledger
 from tasks.snapshots.errors import SnapshotError
 from tasks.snapshots.models import State, TableEntry
 from tasks.snapshots.restoring import TableRows, chosen_tables, proven_state
@@ -43,12 +45,15 @@ class ExportedTable:
 
     Attributes:
         file: the CSV file, or the folder of the Delta table, below the export's folder.
+        rows: rows written.
+        erased: rows that were left out, or written as those of nobody, because their person was erased.
         changed: what could not be written as it is, and the rule that was applied instead, in words.
     """
 
     name: str
     file: str
     rows: int
+    erased: int
     bytes: int
     changed: tuple[str, ...]
 
@@ -70,17 +75,21 @@ def export(
     to: Path,
     *,
     form: Form = "csv",
+    mapping: str | None = None,
     tables: Sequence[str] = (),
     unproven: bool = False,
     progress: Progress | None = None,
 ) -> Exported:
     """Write the tables of a snapshot into the new or empty folder `to`; every object is hashed before it is read.
 
+    Whoever the ledger of erased persons names is left out.
+
     Args:
         store: where the snapshot is.
         snapshot_id: which one.
         to: the folder; its parent must be there.
         form: `csv`, one file a table; or `delta`, one Delta Lake table each.
+        mapping: the mapping of the source: decides what names a person.
         tables: only these; all if empty.
         unproven: export although the snapshot is not `valid`.
         progress: is told of every table, its rows and bytes.
@@ -88,6 +97,7 @@ def export(
     Raises:
         UsageError: the folder is not empty, or there is no such table, or Delta is not installed.
         SnapshotError: the snapshot is not `valid`, or the disk refused; nothing is left then.
+        StoreError: somebody was erased, and the store was opened without its key.
         Damaged: an object is missing or changed; nothing is left then.
     """
     progress = progress or SilentProgress()
@@ -103,10 +113,11 @@ def export(
         "format": form,
         "tables": {},
     }
-    with _new_folder(to, store.storage.root) as folder:
+    with unreplaced(store, manifest), _new_folder(to, store.storage.root) as folder:
+        cuts = erased_rows(store, read_ledger(store), manifest, mapping, progress)
         for (name, entry), file in zip(entries.items(), _file_names(entries), strict=True):
             progress.start(name, entry.rows)
-            rows = TableRows(store, snapshot_id, name, entry, progress)
+            rows = TableRows(store, snapshot_id, name, entry, progress, cuts=cuts.get(name, ()))
             columns = _columns(arrow_schema(entry), unfit, distinct=form == "delta")
             schema = pa.schema([(one.written, pa.string() if one.spelled else one.type) for one in columns])
             path = folder / (f"{file}.csv" if form == "csv" else file)
@@ -114,8 +125,8 @@ def export(
             rows.check()
             progress.finish()
             changed = () if form == "csv" else tuple(one.told for one in columns if one.told)
-            done.append(ExportedTable(name, path.name, entry.rows, _size(path), changed))
-            about["tables"][name] = _described(entry, columns, path)
+            done.append(ExportedTable(name, path.name, rows.written.rows, rows.erased, _size(path), changed))
+            about["tables"][name] = _described(entry, rows.written.rows, columns, path)
             crash_point("export.table")
         text = json.dumps(about, indent=1, ensure_ascii=False)
         (folder / DESCRIPTION).write_text(text + "\n", encoding="utf-8")
@@ -231,12 +242,12 @@ def _delta_writer() -> Callable[[Path, pa.Schema, Iterator[pa.RecordBatch]], Non
     return write
 
 
-def _described(entry: TableEntry, columns: Sequence[_Column], path: Path) -> dict[str, Any]:
+def _described(entry: TableEntry, rows: int, columns: Sequence[_Column], path: Path) -> dict[str, Any]:
     """Return what a reader needs to make the values again."""
     facts = {column.name: column for column in entry.facts.columns}
     described: dict[str, Any] = {
         "file": path.name,
-        "rows": entry.rows,
+        "rows": rows,
         "primary_key": entry.facts.primary_key,
         "columns": [
             {

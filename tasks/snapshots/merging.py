@@ -15,6 +15,8 @@ from typing import TYPE_CHECKING
 from tasks.core import Clock, Progress, SilentProgress, SystemClock, crash_point, plural
 from tasks.snapshots.comparing import matched
 from tasks.snapshots.differing import MergedTable, Mode, Part, write_differences
+from tasks.snapshots.erasing import erased_rows, unreplaced
+from tasks.snapshots.erasures import read_ledger
 from tasks.snapshots.errors import NotGivenBack
 from tasks.snapshots.models import State
 from tasks.snapshots.restoring import chosen_tables, proven_state
@@ -69,7 +71,8 @@ def merge(
 ) -> Merged:
     """Compare the rows of a snapshot with those of a database in use, and write what is missing or differs.
 
-    Rows that only the database has are left alone. While it is applied, others can read the tables and not write.
+    Rows that only the database has are left alone. Whoever the ledger of erased persons names is taken as not in the
+    snapshot. While it is applied, others can read the tables and not write.
 
     Args:
         store: where the snapshot is.
@@ -89,6 +92,7 @@ def merge(
 
     Raises:
         SnapshotError: the snapshot is not `valid`, or a status is not text.
+        StoreError: somebody was erased, and the store was opened without its key.
         UsageError: a table or key is not there, or rows of a table without a primary key are to be written.
         NotGivenBack: the database does not hold what it should after the writing; it is as it was.
         Damaged: an object is missing or changed.
@@ -105,6 +109,7 @@ def merge(
     read = selection.read(acting, manifest.tables)
     rules = RULES.get(mapping or "", {})
     with (
+        unreplaced(store, manifest),
         spool_folder(folder.parent) as scratch,
         target.live(clock, read, write=apply) as writer,
         closing(duckdb.connect(str(scratch / "work.duckdb"))) as connection,
@@ -113,6 +118,7 @@ def merge(
         connection.execute("SET preserve_insertion_order = false")
         connection.execute("SET enable_progress_bar = false")
         reader = writer.reader()
+        cuts = erased_rows(store, read_ledger(store), manifest, mapping, progress)
         parts = {
             facts.name: Part(
                 store,
@@ -120,6 +126,7 @@ def merge(
                 facts.name,
                 number,
                 rules.get(facts.name),
+                cuts.get(facts.name, ()),
                 target.dialect,
                 connection,
                 scratch,

@@ -29,14 +29,17 @@ from tasks.snapshots import (
     PERSONS,
     Damaged,
     Erased,
+    Mode,
     SigningKey,
     SnapshotError,
     Store,
     StoreError,
     erase,
+    export,
     generate_key,
     kept_until,
     key_pem,
+    merge,
     open_store,
     prune,
     read_ledger,
@@ -558,6 +561,58 @@ def test_without_a_rewrite_no_restore_brings_the_person_back(world: World) -> No
         }
 
 
+def test_no_export_writes_the_person(world: World) -> None:
+    world.backup()
+    erased = world.erase()
+    for name in world.taken:
+        before, restored = world.restored(name)
+        out = world.folder / f"out-{name.partition('/')[0]}"
+        mapping = MAPPINGS[name.partition("/")[0]]
+        result = export(world.store, name, out, mapping=mapping)
+        assert all(word not in one.read_text() for one in out.iterdir() for word in PLANTED)
+        assert {one.name: (one.rows, one.erased) for one in result.tables} == {
+            one.name: (len(before[one.name]), one.erased) for one in restored.tables
+        }
+        assert sum(one.erased for one in result.tables) == sum(
+            one.rows + one.unlinked for one in erased.tables if name.startswith(one.source)
+        )
+        with pytest.raises(StoreError, match="without its signing key"):
+            export(Store.open(world.store.url), name, world.folder / "keyless", mapping=mapping)
+        assert not (world.folder / "keyless").exists()
+
+
+@pytest.mark.parametrize("mode", ["insert-missing", "overwrite"])
+@pytest.mark.parametrize("source", ["shop", "esp"])
+def test_no_restore_into_a_database_in_use_brings_the_person_back(
+    world: World, source: str, mode: Mode
+) -> None:
+    """The person was deleted there with all of their rows, and others' rows were lost besides."""
+    world.backup(source)
+    name, deleted = f"{source}/00000001", world.erase()
+    expected = world.restored(name)[0]
+    lose = [
+        f'DELETE FROM "{one.table}" WHERE "{column}" = {ID}'
+        for one in deleted.tables
+        for column in one.columns
+    ]
+    world.run(source, *lose, *(f'DELETE FROM "{table}" WHERE rowid % 3 = 0' for table in expected))
+    found = merge(
+        world.store, name, open_target(world.url(source)), world.folder / "differences",
+        clock=world.clock, mode=mode, apply=True, mapping=MAPPINGS[source],
+    )  # fmt: skip
+    with closing(sqlite3.connect(world.folder / f"{source}.db")) as database:
+        now = {
+            table: sorted(database.execute(f'SELECT * FROM "{table}"').fetchall(), key=repr)
+            for table in expected
+        }
+    assert now == expected
+    for one in deleted.tables:
+        [table] = [some for some in found.tables if some.name == one.table]
+        assert any(f"{one.rows + one.unlinked} row" in note and "erased" in note for note in table.notes)
+    for path in (world.folder / "differences").iterdir():
+        assert not any(word in str(pq.read_table(path).to_pylist()) for word in PLANTED)
+
+
 def test_whoever_a_later_import_brings_back_is_suppressed_and_left_out_until_readmitted(world: World) -> None:
     world.backup("shop")
     world.erase(rewrite=True)
@@ -743,8 +798,8 @@ POINTS = [
     "object.after_put#3",
     "erase.objects_stored",
     "erase.before_manifest",
-    "storage.replacing#2",
-    "storage.replaced#2",
+    "storage.put_staged#2",
+    "storage.put_replaced#2",
     "erase.manifest_replaced",
     "erase.before_manifest#3",
     "erase.manifest_replaced#4",
