@@ -30,8 +30,10 @@ from tasks.snapshots import (
     Manifest,
     SnapshotError,
     Store,
+    erase,
     generate_key,
     prune,
+    read_ledger,
     take_snapshot,
     verify,
 )
@@ -43,10 +45,10 @@ Tables = dict[str, list[tuple[Any, ...]]]
 
 
 class StoreMachine(RuleBasedStateMachine):
-    """Backups, two at once too, verdicts, holds, time, prunes, copies and tampering, in any order.
+    """Backups, two at once too, verdicts, holds, time, prunes, erasures, copies and tampering, in any order.
 
     The model: what every snapshot that is there must hold, which of them are held and which valid, the objects that
-    snapshots gave up and since when, and the head of the chain.
+    snapshots gave up and since when, and the heads of the chain and of the ledger.
     """
 
     folder: Path
@@ -62,12 +64,13 @@ class StoreMachine(RuleBasedStateMachine):
         self.write("CREATE TABLE a (id INTEGER PRIMARY KEY, v INTEGER)")
         self.write("CREATE TABLE b (id INTEGER PRIMARY KEY, v INTEGER)")
         self.write("INSERT INTO a VALUES (1, 1)")
+        self.write("CREATE TABLE customers (customer_id INTEGER PRIMARY KEY, email TEXT)")
         self.model: dict[str, Tables] = {}
         self.taken = 0
         self.held: set[str] = set()
         self.valid: set[str] = set()
         self.marked: dict[str, datetime] = {}
-        self.head = ""
+        self.anchors: dict[str, str] = {}
 
     def write(self, statement: str) -> None:
         with closing(sqlite3.connect(self.home / "s.db")) as database:
@@ -77,14 +80,14 @@ class StoreMachine(RuleBasedStateMachine):
     def rows(self) -> Tables:
         with closing(sqlite3.connect(self.home / "s.db")) as database:
             return {
-                table: database.execute(f"SELECT id, v FROM {table} ORDER BY id").fetchall() for table in "ab"
+                table: database.execute(f"SELECT * FROM {table} ORDER BY 1").fetchall()
+                for table in ("a", "b", "customers")
             }
 
     def committed(self, manifest: Manifest, rows: Tables) -> None:
         self.taken += 1
         assert manifest.sequence == self.taken
         self.model[manifest.snapshot_id] = rows
-        self.head = manifest.digest
 
     def back_up(self, store: Store, plan: str = "") -> Manifest:
         source = open_source("s", f"sqlite:///{self.home / 's.db'}")
@@ -100,6 +103,26 @@ class StoreMachine(RuleBasedStateMachine):
     @rule(table=st.sampled_from("ab"), value=st.integers(0, 3))
     def remove(self, table: str, value: int) -> None:
         self.write(f"DELETE FROM {table} WHERE id = {value}")
+
+    @rule(who=st.integers(1, 4))
+    def join(self, who: int) -> None:
+        self.write(f"INSERT OR REPLACE INTO customers VALUES ({who}, 'p{who}@shop.example')")
+
+    @rule(who=st.integers(1, 4), override=st.booleans(), rewrite=st.booleans())
+    def erase(self, who: int, override: bool, rewrite: bool) -> None:
+        """The source keeps the person: later snapshots hold them again, until they are erased again."""
+        person = read_ledger(self.store).person(f"P{who}@shop.example")
+        erase(
+            self.store, person, mappings={"s": "shop"}, clock=self.clock, by="x", ground="objection",
+            rewrite=rewrite, override_holds=override, dry=False,
+        )  # fmt: skip
+        if not rewrite:
+            return
+        for name, tables in self.model.items():
+            if override or name not in self.held:
+                tables["customers"] = [one for one in tables["customers"] if one[0] != who]
+        self.marked = {}  # a rewrite deletes at once what no snapshot needs
+        assert {Path(path).stem for path in self.store.storage.list("objects/")} == self.needed()
 
     @rule()
     def backup(self) -> None:
@@ -194,8 +217,15 @@ class StoreMachine(RuleBasedStateMachine):
         counts = [
             path
             for path in storage.list("")
-            if path in needed or path.startswith(("snapshots/", "tombstones/", "store.json"))
-        ] + ([] if remove else [*storage.list("verify/"), *storage.list("holds/")])
+            if path in needed
+            or path.startswith(("snapshots/", "tombstones/", "erasure/ledger/", "store.json"))
+        ] + (
+            []
+            if remove
+            else [
+                one for folder in ("verify/", "holds/", "erasure/rewrites/") for one in storage.list(folder)
+            ]
+        )
         path = data.draw(st.sampled_from(counts))
         content = storage.get(path)
         at = data.draw(st.integers(0, len(content) - 1))
@@ -203,7 +233,7 @@ class StoreMachine(RuleBasedStateMachine):
             storage.delete(path)
         else:
             storage.put(path, content[:at] + bytes([content[at] ^ 1 << bit]) + content[at + 1 :])
-        report = verify(self.store, level="content", anchors={"s": self.head})
+        report = verify(self.store, level="content", anchors=self.anchors)
         assert not report.ok, path
         if path in needed:
             with pytest.raises(Damaged):
@@ -217,8 +247,9 @@ class StoreMachine(RuleBasedStateMachine):
         if not hasattr(self, "model"):
             return
         assert self.store.snapshot_ids() == sorted(self.model)
-        report = verify(self.store, level="content", anchors={"s": self.head} if self.head else {})
+        report = verify(self.store, level="content", anchors=self.anchors)
         assert report.ok, report.findings
+        self.anchors = report.heads
         for info in self.store.list():
             assert (info.state == "valid") == (info.snapshot_id in self.valid)
             assert bool(info.held_by) == (info.snapshot_id in self.held)
