@@ -41,12 +41,14 @@ from tasks.snapshots import (
     key_pem,
     merge,
     open_store,
+    overdue,
     prune,
     read_ledger,
     readmit,
     restore,
     take_snapshot,
     verify,
+    verify_and_record,
 )
 from tasks.snapshots.leases import lease, sole_deleter
 from tasks.snapshots.retention import decide
@@ -740,6 +742,46 @@ def test_a_snapshot_that_is_replaced_while_it_is_read_is_not_called_damaged(
     monkeypatch.setattr(reader.storage, "size", size)
     assert verify(reader, "shop/00000001", level="structure").findings == []
     assert manifest("shop/00000001").replaced, "it was replaced in the middle"
+
+
+def test_a_manifest_that_is_changed_on_its_way_leaves_the_earlier_one(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.backup("shop")
+    before, put = world.store.manifest("shop/00000001"), world.store.storage.put
+    spoiled = iter([True])
+
+    def changed(path: str, content: bytes) -> None:
+        spoil = path.startswith("snapshots/") and next(spoiled, False)
+        put(path, content.replace(b"shop", b"shoq", 1) if spoil else content)
+
+    monkeypatch.setattr(world.store.storage, "put", changed)
+    with pytest.raises(StoreError, match="does not come back as it was"):
+        world.erase(rewrite=True)
+    assert world.store.manifest("shop/00000001") == before
+    assert verify(world.store, level="content").ok
+    assert world.erase(rewrite=True).replaced == ["shop/00000001"]
+    assert places(world.store, *PLANTED) == []
+
+
+def test_readings_of_objects_that_stay_count_on_after_a_rewrite_and_new_objects_are_unread(
+    world: World,
+) -> None:
+    world.backup("shop")
+    verify_and_record(world.store, at=world.clock.now(), by="test")
+    before = world.store.manifest("shop/00000001").objects
+    world.erase(rewrite=True)
+    after = world.store.manifest("shop/00000001").objects
+    assert verify(world.store, level="content").ok
+    late = overdue(world.store, within=DAY, now=world.clock.now())
+    assert (
+        {one.sha256 for one in late}
+        == {one.sha256 for one in after} - {one.sha256 for one in before}
+        != set()
+    )
+    assert verify_and_record(world.store, at=world.clock.now(), by="test").ok
+    assert overdue(world.store, within=DAY, now=world.clock.now()) == []
+    assert len(world.store.readbacks()) == 1, "what named objects that are gone is forgotten"
 
 
 def test_a_restore_under_which_a_snapshot_is_replaced_says_so_and_leaves_the_target(
