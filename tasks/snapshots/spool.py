@@ -328,8 +328,12 @@ def _repeats(column: pa.ChunkedArray) -> bool:
     ):
         return False
     sample = column.slice(0, _SAMPLE_ROWS)
-    distinct: int = pc.count_distinct(sample, mode="all").as_py()
-    return distinct * _LOW_CARDINALITY <= len(sample)
+    seldom = _distinct(sample) * 2 > len(sample)  # most values are new: not worth counting them all
+    return not seldom and _distinct(column) * _LOW_CARDINALITY <= len(column)
+
+
+def _distinct(column: pa.ChunkedArray) -> int:
+    return int(pc.count_distinct(column, mode="all").as_py())
 
 
 def _plain(value: Any) -> KeyValue:
