@@ -5,6 +5,10 @@ BIN    := $(VENV)/bin
 READY  := $(VENV)/.mailstay-ready
 export PREFECT_SERVER_ANALYTICS_ENABLED := false
 export DO_NOT_TRACK := 1
+# Property suites whose sample alone takes many seconds: `make test` runs them, the inner loop does not.
+LONG := $(addprefix --ignore=tests/,snapshots/test_live.py snapshots/test_faulty_store.py snapshots/test_model.py \
+	snapshots/test_segments.py snapshots/test_round_trip.py snapshots/test_erase.py checks/test_properties.py \
+	checks/test_dirty_matrix.py impact/test_counterfactual.py)
 # One process per core, at most four; a file's tests stay together, as they share servers.
 AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
 
@@ -32,7 +36,7 @@ check: $(READY)  ## format, lint, types, layers, generated docs
 	$(BIN)/cog --check --diff -I . docs/reference/*.md
 
 test-fast: $(READY) ## the inner loop: under 90 seconds
-	$(BIN)/pytest -q $(AT_ONCE) -m "not integration and not browser and not kill and not slow"
+	$(BIN)/pytest -q $(AT_ONCE) $(LONG) -m "not integration and not browser and not kill and not slow"
 
 test: check      ## everything a change must pass: under 15 minutes on two cores
 	$(BIN)/pytest -q $(AT_ONCE) -m "not slow"
