@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
+import httpx
 import pytest
 from hypothesis import HealthCheck, settings
 
@@ -142,6 +143,17 @@ def prefect_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
         temporary_settings({PREFECT_FLOWS_HEARTBEAT_FREQUENCY: None}),
     ):
         yield api
+
+
+@pytest.fixture(scope="session")
+def prefect_api(prefect_server: str) -> Iterator[httpx.Client]:
+    """Prefect's own HTTP client of the server: it asks again while the server's SQLite is busy (HTTP 503)."""
+    from prefect.client.base import PrefectHttpxSyncClient
+
+    with PrefectHttpxSyncClient(
+        base_url=f"{prefect_server}/", raise_on_all_errors=False, timeout=30
+    ) as client:
+        yield client
 
 
 @pytest.fixture(scope="session")

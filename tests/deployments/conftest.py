@@ -29,17 +29,18 @@ class Deployed:
     """The server's API, where prefect.yaml was deployed to, and what the command said."""
 
     api: str
+    client: httpx.Client
     site: Path
     exit_code: int
     output: str
 
     def post(self, path: str, body: dict[str, Any] | None = None) -> Any:
-        answer = httpx.post(f"{self.api}{path}", json=body or {}, timeout=30)
+        answer = self.client.post(path, json=body or {})
         answer.raise_for_status()
         return answer.json() if answer.content else None
 
     def deployment(self, name: str) -> dict[str, Any]:
-        answer = httpx.get(f"{self.api}/deployments/name/{name}/{name}", timeout=30)
+        answer = self.client.get(f"/deployments/name/{name}/{name}")
         answer.raise_for_status()
         found: dict[str, Any] = answer.json()
         return found
@@ -51,7 +52,7 @@ class Deployed:
         return found
 
     def run(self, run_id: str) -> dict[str, Any]:
-        found: dict[str, Any] = httpx.get(f"{self.api}/flow_runs/{run_id}", timeout=30).json()
+        found: dict[str, Any] = self.client.get(f"/flow_runs/{run_id}").raise_for_status().json()
         return found
 
     def start(self, name: str, **parameters: Any) -> str:
@@ -90,7 +91,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def deployed(prefect_server: str, site: Path) -> Deployed:
+def deployed(prefect_server: str, prefect_api: httpx.Client, site: Path) -> Deployed:
     """prefect.yaml, deployed the way its head comment says."""
     environment = {**os.environ, "MAILSTAY_ROOT": str(site), "NO_COLOR": "1", "COLUMNS": "200"}
     pool = [*PREFECT, "work-pool", "create", "mailstay", "--type", "process"]
@@ -103,7 +104,7 @@ def deployed(prefect_server: str, site: Path) -> Deployed:
         text=True,
         check=False,
     )
-    return Deployed(prefect_server, site, done.returncode, done.stdout + done.stderr)
+    return Deployed(prefect_server, prefect_api, site, done.returncode, done.stdout + done.stderr)
 
 
 @pytest.fixture(scope="session")
@@ -163,7 +164,7 @@ def worker(
         deployed.post(f"/deployments/{deployed.deployment(name)['id']}/pause_deployment")
     waiting = {"flow_runs": {"state": {"type": {"any_": ["SCHEDULED", "PENDING"]}}}}
     for run in deployed.post("/flow_runs/filter", waiting):
-        httpx.delete(f"{deployed.api}/flow_runs/{run['id']}", timeout=30)
+        deployed.client.delete(f"/flow_runs/{run['id']}")
     log = tmp_path_factory.mktemp("worker") / "worker.log"
     user, token = (sending_site / "esp.env").read_text().split()
     environment = {

@@ -65,7 +65,7 @@ def command(plan: Path, *arguments: str, said: str = "") -> subprocess.Completed
     )
 
 
-def test_the_command_says_first_and_does_when_it_is_confirmed(plan: Path, prefect_server: str) -> None:
+def test_the_command_says_first_and_does_when_it_is_confirmed(plan: Path, prefect_api: httpx.Client) -> None:
     store = open_plan_store(load_plan(plan))
     asked = ("erase", "-", "--name", "Ada", "--ground", "objection", "--rewrite")
     would = command(plan, *asked, said=f"{ADDRESS}\n")
@@ -87,12 +87,10 @@ def test_the_command_says_first_and_does_when_it_is_confirmed(plan: Path, prefec
     assert "shop/00000001 was replaced by an erasure" in proof.stdout
     assert "head of erasure/: " in proof.stdout
 
-    runs = httpx.post(
-        f"{prefect_server}/flow_runs/filter", json={"flows": {"name": {"any_": ["erase"]}}}
-    ).json()
+    runs = prefect_api.post("/flow_runs/filter", json={"flows": {"name": {"any_": ["erase"]}}}).json()
     assert [one["parameters"]["person"] for one in runs] == [found["person"]] * 2
-    artifacts = httpx.post(f"{prefect_server}/artifacts/filter", json={}).json()
-    logs = httpx.post(f"{prefect_server}/logs/filter", json={"limit": 200}).json()
+    artifacts = prefect_api.post("/artifacts/filter", json={}).json()
+    logs = prefect_api.post("/logs/filter", json={"limit": 200}).json()
     for kept in (runs, artifacts, logs, would.stdout, would.stderr, done.stdout, done.stderr):
         assert ADDRESS not in str(kept).casefold()
 

@@ -355,7 +355,7 @@ def run_flow(drill: Drill, passes: int) -> list[Any]:
 
 
 def test_the_flow_tells_people_opens_the_incident_and_emits_the_event_once(
-    drill: Drill, prefect_server: str
+    drill: Drill, prefect_api: httpx.Client
 ) -> None:
     run_flow(drill, 1)
     drill.esp.fault("hard_down")
@@ -375,7 +375,7 @@ def test_the_flow_tells_people_opens_the_incident_and_emits_the_event_once(
     assert len(list((drill.folder / "outbox").glob("*.eml"))) == 2
 
     asked = {"filter": {"event": {"name": ["mailstay.outage.confirmed"]}}}
-    events = httpx.post(f"{prefect_server}/events/filter", json=asked).json()["events"]
+    events = prefect_api.post("/events/filter", json=asked).json()["events"]
     [event] = [one for one in events if one["payload"]["plan"] == str(drill.plan)]
     assert event["resource"]["prefect.resource.id"] == "mailstay.provider.listmonk"
     assert {
@@ -441,7 +441,7 @@ def test_an_unknown_provider_is_refused_with_the_names_there_are(drill: Drill, p
     ],
 )
 def test_a_pass_killed_anywhere_is_concluded_again_and_tells_nobody_twice(
-    drill: Drill, prefect_server: str, point: str
+    drill: Drill, prefect_api: httpx.Client, point: str
 ) -> None:
     drill.esp.fault("hard_down")
     run_flow(drill, 1)
@@ -466,7 +466,7 @@ def test_a_pass_killed_anywhere_is_concluded_again_and_tells_nobody_twice(
     asked = {"filter": {"event": {"name": ["mailstay.outage.confirmed"]}}}
 
     def heard() -> int:
-        events = httpx.post(f"{prefect_server}/events/filter", json=asked).json()["events"]
+        events = prefect_api.post("/events/filter", json=asked).json()["events"]
         return sum(one["payload"]["plan"] == str(drill.plan) for one in events)
 
     until = time.monotonic() + 30  # the server writes events down some time after it took them
