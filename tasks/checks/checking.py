@@ -3,13 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from datetime import datetime
+from functools import partial
+from itertools import islice
 from pathlib import Path
 
+from tasks.checks.anomaly import LOOKS_BACK, asks_history
+from tasks.checks.consent import guarded
 from tasks.checks.contracts import Contract
 from tasks.checks.findings import CheckReport
+from tasks.checks.loading import default_contracts, load_contracts
+from tasks.checks.past import ConsentLog, Past
+from tasks.checks.profiling import Profiled, TableProfile
 from tasks.checks.running import SnapshotData, TableData, check_data
-from tasks.core import Clock, crash_point
-from tasks.snapshots import Damaged, SnapshotInfo, Store, Verdict, split_name
+from tasks.checks.schema_drift import Shape
+from tasks.core import Clock, UsageError, crash_point
+from tasks.snapshots import (
+    Damaged,
+    Manifest,
+    SnapshotInfo,
+    Store,
+    TableEntry,
+    Verdict,
+    arrow_schema,
+    erased_rows,
+    read_ledger,
+    split_name,
+)
 
 BY = "validate"
 """Who the verdicts of checks are signed as."""
@@ -23,6 +44,8 @@ def run_checks(
     previous: SnapshotInfo | None,
     docs_folder: Path | None,
     clock: Clock,
+    mapping: str = "",
+    witness: str = "",
 ) -> CheckReport:
     """Hold a snapshot against its contracts; changes nothing in the store (see `mark_snapshot`).
 
@@ -33,13 +56,16 @@ def run_checks(
         previous: the last valid snapshot of the source, to judge shrinkage by and to name as the last good one.
         docs_folder: where to write the Data Docs; None: nowhere.
         clock: says when this check is made.
+        mapping: what the source's tables mean (`shop`, `listmonk`): its rules of consent hold whatever contracts say.
+        witness: the snapshot of the shop that keeps the consent log of the source's persons; empty without one.
 
     Raises:
         SnapshotError: there is no such snapshot, or its manifest was tampered with.
         ChecksError: there is no contract.
     """
+    contracts = guarded(contracts, _shipped(mapping))
     manifest = store.manifest(snapshot_id)
-    before = store.manifest(previous.snapshot_id).tables if previous is not None else {}
+    before = store.manifest(previous.snapshot_id) if previous is not None else None
     tables: dict[str, TableData] = {}
     damaged: dict[str, str] = {}
     for name, entry in manifest.tables.items():
@@ -51,7 +77,8 @@ def run_checks(
         tables[name] = TableData(
             files=tuple(files),
             source_rows=entry.source_rows,
-            previous_rows=before[name].rows if name in before else None,
+            previous_rows=before.tables[name].rows if before and name in before.tables else None,
+            shape=_shape(entry),
         )
     return check_data(
         SnapshotData(
@@ -60,6 +87,7 @@ def run_checks(
             tables=tables,
             history=_history(store, snapshot_id),
             last_good=previous.snapshot_id if previous is not None else "",
+            past=_past(store, before, manifest, contracts, mapping, witness),
             damaged=damaged,
         ),
         contracts,
@@ -75,6 +103,7 @@ def mark_snapshot(store: Store, report: CheckReport, *, clock: Clock) -> Verdict
         report.snapshot_id,
         report.outcome,
         findings=[finding.as_dict() for finding in report.findings],
+        facts=report.facts,
         at=clock.now(),
         by=BY,
     )
@@ -87,6 +116,56 @@ def last_good_before(store: Store, snapshot_id: str) -> SnapshotInfo | None:
     for earlier in _before(store, snapshot_id):
         if store.state(earlier) == "valid":
             return store.info(earlier)
+    return None
+
+
+def _shipped(mapping: str) -> dict[str, Contract]:
+    folder = default_contracts(mapping)
+    return load_contracts(folder) if folder is not None else {}
+
+
+def _shape(entry: TableEntry) -> Shape:
+    return Shape(entry.facts, arrow_schema(entry))
+
+
+def _past(
+    store: Store,
+    before: Manifest | None,
+    now: Manifest,
+    contracts: Mapping[str, Contract],
+    mapping: str,
+    witness: str,
+) -> Past | None:
+    if before is None:
+        return None
+    looks_back = LOOKS_BACK if any(map(asks_history, contracts.values())) else 1
+    cuts = erased_rows(store, read_ledger(store), before, mapping)
+    return Past(
+        snapshot_id=before.snapshot_id,
+        shapes={name: _shape(entry) for name, entry in before.tables.items()},
+        files=partial(store.table_files, before.snapshot_id),
+        history=list(islice(_kept(store, now.snapshot_id), looks_back)),
+        erased=frozenset().union(*(cut.who for some in cuts.values() for cut in some)),
+        log=_consent_log(store, witness),
+    )
+
+
+def _kept(store: Store, snapshot_id: str) -> Iterator[Profiled]:
+    """Yield what is kept of the valid snapshots before this one, newest first."""
+    for earlier in _before(store, snapshot_id):
+        said = [one for one in store.verdicts(earlier) if isinstance(one, Damaged) or one.state is not None]
+        if said and isinstance(said[-1], Verdict) and said[-1].state == "valid" and said[-1].facts:
+            facts = said[-1].facts
+            tables = {name: TableProfile.from_dict(kept) for name, kept in facts["tables"].items()}
+            yield Profiled(earlier, datetime.fromisoformat(facts["at"]), tables)
+
+
+def _consent_log(store: Store, witness: str) -> ConsentLog | None:
+    """Return the consent log that the snapshot `witness` of a shop holds; None if it cannot be read."""
+    for table, contract in _shipped("shop").items() if witness else ():
+        if contract.consent is not None and contract.consent.kind == "log":
+            with suppress(Damaged, UsageError):
+                return ConsentLog(contract.consent, tuple(store.table_files(witness, table)))
     return None
 
 

@@ -26,7 +26,7 @@ from great_expectations.datasource.fluent.sql_datasource import SQLDatasource
 from great_expectations.execution_engine.sqlalchemy_execution_engine import SqlAlchemyExecutionEngine
 from great_expectations.expectations.core.unexpected_rows_expectation import UnexpectedRowsExpectation
 
-from tasks.checks.rules import quote
+from tasks.checks.sql import quote
 from tasks.snapshots import parquet_scan
 
 _EngineType = type[SqlAlchemyExecutionEngine]

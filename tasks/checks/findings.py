@@ -57,6 +57,8 @@ class CheckReport:
         seconds: how long it took, by the computer's own monotonic clock.
         reason: the outcome in words, for people.
         unexercised: rules that held only because there was no value to hold them against.
+        waiting: rules that must wait for more history, each with the reason.
+        facts: the figures of the tables that are kept with the verdict.
         last_good: the newest valid snapshot before this one; empty if there is none.
         docs: the folder of the Data Docs; empty if none were written.
     """
@@ -68,6 +70,8 @@ class CheckReport:
     seconds: float
     reason: str = ""
     unexercised: list[str] = field(default_factory=list)
+    waiting: list[str] = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
     last_good: str = ""
     docs: str = ""
 

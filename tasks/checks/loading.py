@@ -12,7 +12,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from tasks.checks.contracts import Column, Contract
+from tasks.checks.binding import Binder
+from tasks.checks.contracts import AddsUp, Column, Consent, Contract, HasRows
 from tasks.checks.errors import ContractError
 
 _EXPECTATIONS = Path(__file__).resolve().parents[2] / "data" / "expectations"
@@ -22,10 +23,15 @@ _TEXTS = {"text", "json"}
 _FAMILIES: dict[str, set[str]] = {
     "format": _TEXTS,
     "length": _TEXTS,
+    "no_addresses": _TEXTS,
+    "fresh": _MOMENTS,
+    "drift": {*_NUMBERS, "boolean", "text"},
     "range": _NUMBERS,
     "dates": _MOMENTS,
     "allowed": {"text", "integer", "boolean"},
 }
+
+_PYDANTICS_OWN = re.compile(r"\[key\]|constrained-|literal\[")  # steps of its way that are no key of the file
 
 
 @dataclass(frozen=True)
@@ -58,7 +64,8 @@ def load_contracts(folder: Path | str) -> dict[str, Contract]:
     read = [_read(path) for path in files]
     contracts = {one.contract.table: one.contract for one in read if one.contract is not None}
     problems = [problem for one in read for problem in one.problems]
-    problems += [p for one in read if one.contract is not None for p in _lint(one, contracts)]
+    binder = Binder(contracts)
+    problems += [p for one in read if one.contract is not None for p in _lint(one, contracts, binder)]
     if problems:
         listed = "\n  ".join(str(problem) for problem in problems)
         raise ContractError(f"The contracts do not fit:\n  {listed}", where=str(folder))
@@ -73,7 +80,7 @@ def lint_contract(path: Path | str) -> list[ContractProblem]:
         return own.problems
     beside = (_read(other).contract for other in sorted(path.parent.glob("*.yaml")) if other != path)
     known = {contract.table: contract for contract in (*beside, own.contract) if contract is not None}
-    return [*own.problems, *_lint(own, known)]
+    return [*own.problems, *_lint(own, known, Binder(known))]
 
 
 def contract_schema() -> str:
@@ -123,13 +130,14 @@ def _read(path: Path) -> _Read:
         contract = Contract.model_validate(content)
     except ValidationError as error:
         shell = _Read(path, tree, None, [])
-        problems = [_from_pydantic(shell, problem) for problem in error.errors()]
-        return _Read(path, tree, None, problems)
+        # A value that fits none of two types is told once, with the first one's reason.
+        problems = {one.field: one for one in reversed([_from_pydantic(shell, e) for e in error.errors()])}
+        return _Read(path, tree, None, list(problems.values())[::-1])
     return _Read(path, tree, contract, [])
 
 
 def _from_pydantic(read: _Read, problem: Any) -> ContractProblem:
-    where = [part for part in problem["loc"] if part != "[key]"]
+    where = [part for part in problem["loc"] if not _PYDANTICS_OWN.match(str(part))]
     message = problem["msg"].removeprefix("Value error, ")
     fix = {
         "extra_forbidden": "remove the key, or correct its name",
@@ -141,7 +149,7 @@ def _from_pydantic(read: _Read, problem: Any) -> ContractProblem:
     return read.problem(where, message, fix)
 
 
-def _lint(read: _Read, known: Mapping[str, Contract]) -> Iterator[ContractProblem]:
+def _lint(read: _Read, known: Mapping[str, Contract], binder: Binder) -> Iterator[ContractProblem]:
     contract = read.contract
     assert contract is not None
     if read.path.stem != contract.table:
@@ -167,7 +175,7 @@ def _lint(read: _Read, known: Mapping[str, Contract]) -> Iterator[ContractProble
         for name in together.columns:
             yield from _has_column(read, contract, ["unique_together", index, "columns"], name)
     names: set[str] = set()
-    for group in ("row_rules", "adds_up"):
+    for group in ("row_rules", "adds_up", "has_rows", "no_rows"):
         for index, rule in enumerate(getattr(contract, group)):
             if rule.name in names:
                 yield read.problem([group, index, "name"], "the name is taken", "choose another name")
@@ -175,14 +183,65 @@ def _lint(read: _Read, known: Mapping[str, Contract]) -> Iterator[ContractProble
     for index, row_rule in enumerate(contract.row_rules):
         for name in row_rule.columns:
             yield from _has_column(read, contract, ["row_rules", index, "columns"], name)
-        yield from _lint_condition(read, contract, ["row_rules", index, "holds"], row_rule.holds)
+        yield from _lint_condition(read, contract, ["row_rules", index, "holds"], row_rule.holds, binder)
     for index, sums in enumerate(contract.adds_up):
-        where = ["adds_up", index]
-        yield from _has_column(read, contract, [*where, "column"], sums.column)
-        for name in sums.by:
-            yield from _has_column(read, contract, [*where, "by"], name)
-        there = [sums.sum_of, *sums.by.values()]
-        yield from _has_columns(read, known, [*where, "table"], sums.table, there)
+        yield from _has_column(read, contract, ["adds_up", index, "column"], sums.column)
+        yield from _lint_joined(read, known, ["adds_up", index], sums, binder)
+    for index, has in enumerate(contract.has_rows):
+        yield from _lint_joined(read, known, ["has_rows", index], has, binder)
+    for index, none in enumerate(contract.no_rows):
+        where = ["no_rows", index, "finds"]
+        yield from _lint_text(read, contract, where, none.finds)
+        if mistake := binder.query(none.finds, len(contract.primary_key)):
+            yield read.problem(
+                where, f"DuckDB does not take it: {mistake}", "select the primary key of the bad rows"
+            )
+    if contract.consent is not None:
+        yield from _lint_consent(read, known, contract.consent)
+
+
+def _lint_joined(
+    read: _Read, known: Mapping[str, Contract], where: list[Any], rule: AddsUp | HasRows, binder: Binder
+) -> Iterator[ContractProblem]:
+    contract = read.contract
+    assert contract is not None
+    for name in rule.by:
+        yield from _has_column(read, contract, [*where, "by"], name)
+    summed = [rule.sum_of] if isinstance(rule, AddsUp) and rule.sum_of is not None else []
+    yield from _has_columns(read, known, [*where, "table"], rule.table, [*summed, *rule.by.values()])
+    if rule.only:
+        yield from _lint_condition(read, contract, [*where, "only"], rule.only, binder)
+    if rule.where and rule.table in known:
+        yield from _lint_condition(read, known[rule.table], [*where, "where"], rule.where, binder)
+
+
+def _lint_consent(read: _Read, known: Mapping[str, Contract], consent: Consent) -> Iterator[ContractProblem]:
+    contract = read.contract
+    assert contract is not None
+    named = {"person": consent.person, "column": consent.column, "since": consent.since}
+    for key, name in (named | ({"address": consent.address} if consent.address else {})).items():
+        yield from _has_column(read, contract, ["consent", key], name)
+    allowed = contract.columns[consent.column].allowed if consent.column in contract.columns else None
+    for value in consent.blocked:
+        if allowed is not None and value not in allowed.values:
+            yield read.problem(
+                ["consent", "blocked"],
+                f"{value!r} is no value that {consent.column} may have",
+                f"use some of: {', '.join(map(str, allowed.values))}",
+            )
+    if consent.purpose is not None:
+        purpose = consent.purpose
+        yield from _has_column(read, contract, ["consent", "purpose", "column"], purpose.column)
+        there = [purpose.key, *purpose.double_opt_in]
+        yield from _has_columns(read, known, ["consent", "purpose", "table"], purpose.table, there)
+    if consent.covered_by is not None:
+        wider = known.get(consent.covered_by)
+        if wider is None or wider.consent is None:
+            yield read.problem(
+                ["consent", "covered_by"],
+                f"the contract of {consent.covered_by} says nothing of consent",
+                "give it a consent, or leave covered_by out",
+            )
 
 
 def _lint_column(read: _Read, name: str, column: Column) -> Iterator[ContractProblem]:
@@ -199,6 +258,18 @@ def _lint_column(read: _Read, name: str, column: Column) -> Iterator[ContractPro
             f"it is not a regular expression that DuckDB (RE2) knows: {mistake}",
             "RE2 has no look-around and no back references",
         )
+    if column.drift is not None and column.type == "text" and column.allowed is None:
+        yield read.problem(
+            ["columns", name, "drift"],
+            "a text drifts among allowed values, and none are named",
+            "add allowed",
+        )
+    if column.personal and (column.drift is not None or column.no_addresses is not None):
+        yield read.problem(
+            ["columns", name, "drift" if column.drift is not None else "no_addresses"],
+            "the column holds personal data: it cannot be counted by value, and may hold addresses",
+            "leave it out, or leave out personal",
+        )
     if column.personal and column.allowed is not None:
         yield read.problem(
             ["columns", name, "allowed"],
@@ -208,12 +279,19 @@ def _lint_column(read: _Read, name: str, column: Column) -> Iterator[ContractPro
 
 
 def _lint_condition(
-    read: _Read, contract: Contract, where: list[Any], condition: str
+    read: _Read, contract: Contract, where: list[Any], condition: str, binder: Binder
 ) -> Iterator[ContractProblem]:
     if ";" in condition or "--" in condition:
         yield read.problem(where, "a condition is one expression", "remove `;` and `--`")
+        return
+    yield from _lint_text(read, contract, where, condition)
+    if mistake := binder.condition(contract.table, condition):
+        yield read.problem(where, f"DuckDB does not take it: {mistake}", "correct the condition")
+
+
+def _lint_text(read: _Read, contract: Contract, where: list[Any], sql: str) -> Iterator[ContractProblem]:
     for name in contract.personal_columns():
-        if re.search(rf"\b{re.escape(name)}\b", condition) and "'" in condition:
+        if re.search(rf"\b{re.escape(name)}\b", sql) and "'" in sql:
             yield read.problem(
                 where,
                 f"a text compared with the personal column {name} would be copied into every result",

@@ -9,14 +9,24 @@ that need them come back with what they need, so that the runner can report them
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time, timedelta
 from typing import Any
 
-from tasks.checks.contracts import Column, ColumnType, Contract
-from tasks.checks.findings import Severity
+from tasks.checks.consent import ConsentBefore, consent_queries
+from tasks.checks.contracts import AddsUp, Column, ColumnType, Contract, Fresh, HasRows
+from tasks.checks.findings import SEVERITIES, Severity
+from tasks.checks.sql import literal, quote
 from tasks.core import plural
+
+VACUOUS = frozenset(
+    ("allowed", "format", "range", "dates", "length", "no_addresses", "unique", "primary_key")
+)
+"""Kinds of rules that hold of a column without a value; rules that are queries of ours hold too."""
+
+ADDRESS = r"[A-Za-z0-9._%+'-]+@([A-Za-z0-9-]+\.)+[A-Za-z]{2,}"
+_ALL_BUT_SOME = 1 - 1e-9
 
 # What DuckDB calls the types of a Parquet file's columns, per family of the contract.
 TYPE_FAMILIES: dict[ColumnType, str] = {
@@ -33,6 +43,21 @@ TYPE_FAMILIES: dict[ColumnType, str] = {
 
 
 @dataclass(frozen=True)
+class Expected:
+    """Bounds that come from history.
+
+    Attributes:
+        rows: fewest and most rows.
+        nulls: per column the largest share of rows without a value.
+        minutes: per column the most minutes between its newest moment and the consistency point.
+    """
+
+    rows: tuple[int, int] | None = None
+    nulls: Mapping[str, float] = field(default_factory=dict)
+    minutes: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class TableFigures:
     """What is known of a table of the snapshot before its rows are read.
 
@@ -40,11 +65,15 @@ class TableFigures:
         columns: the columns it has, in order.
         source_rows: the rows its source counted at the consistency point.
         previous_rows: the rows of the last valid snapshot; None if there is none.
+        expected: what earlier snapshots lead to expect, where the contract says `auto` and there are enough of them.
+        consent: what consent is held against; None where there is nothing before it.
     """
 
     columns: tuple[str, ...]
     source_rows: int
     previous_rows: int | None = None
+    expected: Expected = Expected()
+    consent: ConsentBefore | None = None
 
 
 @dataclass(frozen=True)
@@ -61,6 +90,7 @@ class Rule:
         needs: the columns of this table that must exist for it to be asked.
         needs_elsewhere: the columns that other tables must have, by table.
         tolerate: the share of values that may break it.
+        across: whether it is a query of ours for bad rows.
     """
 
     rule_id: str
@@ -75,6 +105,17 @@ class Rule:
     needs: frozenset[str] = frozenset()
     needs_elsewhere: Mapping[str, frozenset[str]] = field(default_factory=dict)
     tolerate: float = 0.0
+    across: bool = False
+
+
+def gravest(severities: Iterable[Severity]) -> Severity | None:
+    """Return the gravest of the severities; None without any."""
+    return min(severities, key=SEVERITIES.index, default=None)
+
+
+def graver(one: Severity | None, other: Severity | None) -> bool:
+    """Return whether the first is graver; anything is graver than nothing."""
+    return one is not None and (other is None or SEVERITIES.index(one) < SEVERITIES.index(other))
 
 
 def compile_rules(contract: Contract, figures: TableFigures, consistency_at: datetime) -> list[Rule]:
@@ -91,30 +132,9 @@ def compile_rules(contract: Contract, figures: TableFigures, consistency_at: dat
     for name, column in contract.columns.items():
         compiler.column(name, column)
     compiler.across()
+    compiler.consent()
+    compiler.pair()
     return compiler.rules
-
-
-def quote(identifier: str) -> str:
-    """Return `identifier` quoted for SQL."""
-    return '"' + identifier.replace('"', '""') + '"'
-
-
-def literal(value: Any) -> str:
-    """Return `value` as an SQL literal.
-
-    Raises:
-        TypeError: it has no literal here.
-    """
-    match value:
-        case bool():
-            return "TRUE" if value else "FALSE"
-        case int() | float():
-            return repr(value)
-        case datetime():
-            return f"TIMESTAMP '{value.isoformat(sep=' ')}'"
-        case str():
-            return "'" + value.replace("'", "''") + "'"
-    raise TypeError(f"{type(value).__name__} has no SQL literal")
 
 
 class _Compiler:
@@ -143,15 +163,7 @@ class _Compiler:
                 expectation="expect_table_row_count_to_be_between",
                 kwargs={"min_value": contract.rows.at_least},
             )
-        if contract.rows.shrink_at_most < 1 and figures.previous_rows:
-            fewest = math.ceil(figures.previous_rows * (1 - contract.rows.shrink_at_most))
-            self.add(
-                "rows_shrink",
-                severity=contract.rows.shrink_severity,
-                says=f"at least {fewest:,} of the {figures.previous_rows:,} rows of the last valid snapshot remain",
-                expectation="expect_table_row_count_to_be_between",
-                kwargs={"min_value": fewest},
-            )
+        self.volume()
         self.add(
             "columns_known",
             severity=contract.unknown_columns,
@@ -159,6 +171,37 @@ class _Compiler:
             expectation="expect_table_columns_to_match_set",
             kwargs={"column_set": list(contract.columns), "exact_match": True},
         )
+
+    def volume(self) -> None:
+        """Add what the last valid snapshots say about the number of rows."""
+        rows, before = self.contract.rows, self.figures.previous_rows
+        if rows.shrink_at_most < 1 and before:
+            fewest = math.ceil(before * (1 - rows.shrink_at_most))
+            self.add(
+                "rows_shrink",
+                severity=rows.shrink_severity,
+                says=f"at least {fewest:,} of the {before:,} rows of the last valid snapshot remain",
+                expectation="expect_table_row_count_to_be_between",
+                kwargs={"min_value": fewest},
+            )
+        if rows.grow_at_most is not None and before:
+            most = math.floor(before * (1 + rows.grow_at_most))
+            self.add(
+                "rows_grow",
+                severity=rows.grow_severity,
+                says=f"it has at most {most:,} rows after {before:,} in the last valid snapshot",
+                expectation="expect_table_row_count_to_be_between",
+                kwargs={"max_value": most},
+            )
+        if self.figures.expected.rows is not None:
+            fewest, most = self.figures.expected.rows
+            self.add(
+                "rows_change",
+                severity=rows.change_severity,
+                says=f"earlier valid snapshots lead to expect {fewest:,} to {most:,} rows",
+                expectation="expect_table_row_count_to_be_between",
+                kwargs={"min_value": fewest, "max_value": most},
+            )
 
     def keys(self) -> None:
         key = self.contract.primary_key
@@ -177,15 +220,15 @@ class _Compiler:
             kwargs={"column": name},
         )
         is_key = name in self.contract.primary_key
-        if column.nulls.at_most < 1 or is_key:
-            share = 0 if is_key else column.nulls.at_most
+        share = 0.0 if is_key else self.most_nulls(name, column)
+        if share < 1:
             self.values(
                 name,
                 "not_null",
                 severity=self.contract.key_severity if is_key else column.nulls.severity,
                 says="every row has a value"
                 if share == 0
-                else f"at most {share:.0%} of the rows lack a value",
+                else f"at most {share:.3%} of the rows lack a value".replace(".000%", "%"),
                 expectation="expect_column_values_to_not_be_null",
                 bad=f"{one} IS NULL",
                 tolerate=share,
@@ -253,6 +296,79 @@ class _Compiler:
                 kwargs={"max_value": column.length.max},
                 bad=f"length({one}) > {column.length.max}",
                 tolerate=column.length.tolerate,
+            )
+
+        if column.no_addresses is not None:
+            self.values(
+                name,
+                "no_addresses",
+                severity=column.no_addresses.severity,
+                says="no e-mail address stands in it (what holds one is personal data)",
+                expectation="expect_column_values_to_not_match_regex",
+                kwargs={"regex": ADDRESS},
+                bad=f"regexp_matches({one}, {literal(ADDRESS)})",
+                tolerate=column.no_addresses.tolerate,
+            )
+        if column.fresh is not None:
+            self.fresh(name, column.fresh)
+
+    def most_nulls(self, name: str, column: Column) -> float:
+        """Return the share of rows that may lack a value; `auto` without history: any, `pair` adds that not all do."""
+        if column.nulls.at_most == "auto":
+            return self.figures.expected.nulls.get(name, 1.0)
+        return column.nulls.at_most
+
+    def fresh(self, name: str, fresh: Fresh) -> None:
+        minutes = fresh.within_minutes
+        within = self.figures.expected.minutes.get(name) if minutes == "auto" else minutes
+        if within is None:
+            return
+        oldest = (self.consistency_at - timedelta(minutes=within)).replace(tzinfo=None)
+        self.add(
+            "fresh",
+            column=name,
+            severity=fresh.severity,
+            says=f"its newest moment is not before {_shown(oldest)}",
+            expectation="expect_column_max_to_be_between",
+            kwargs={"column": name, "min_value": oldest},
+            needs=frozenset({name}),
+        )
+
+    def pair(self) -> None:
+        """Add what keeps rules about rows and values from holding only because there are none.
+
+        An empty table breaks no rule about rows, and an empty column none about values. Where the contract does not
+        say that they may be empty, being empty is as grave as the gravest rule that would hold for want of anything.
+        """
+        asked = [rule for rule in self.rules if rule.kind in VACUOUS or rule.across]
+        for name, column in self.contract.columns.items():
+            if column.nulls.at_most == 1 and name not in self.contract.primary_key:
+                continue
+            hangs = [rule.severity for rule in asked if name in rule.needs]
+            wanted = gravest([*hangs, column.nulls.severity] if column.nulls.at_most == "auto" else hangs)
+            stands = gravest(
+                rule.severity for rule in self.rules if (rule.column, rule.kind) == (name, "not_null")
+            )
+            if graver(wanted, stands):
+                self.values(
+                    name,
+                    "has_values",
+                    severity=wanted or "info",
+                    says="at least one row has a value, or its other rules say nothing",
+                    expectation="expect_column_values_to_not_be_null",
+                    bad=f"{quote(name)} IS NULL",
+                    tolerate=_ALL_BUT_SOME,
+                )
+        wanted = gravest(
+            rule.severity for rule in self.rules if rule in asked or rule.kind in ("not_null", "has_values")
+        )
+        if self.contract.rows.at_least and graver(wanted, self.contract.rows.severity):
+            self.add(
+                "rows_any",
+                severity=wanted or "info",
+                says="it has at least 1 row, or its other rules say nothing",
+                expectation="expect_table_row_count_to_be_between",
+                kwargs={"min_value": 1},
             )
 
     def latest(self, ahead_minutes: int) -> datetime:
@@ -329,25 +445,70 @@ class _Compiler:
                 tolerate=rule.tolerate,
             )
         for sums in self.contract.adds_up:
-            by = ", ".join(quote(name) for name in sums.by.values())
-            match = " AND ".join(
-                f"there.{quote(right)} = here.{quote(left)}" for left, right in sums.by.items()
-            )
-            side = "LEFT JOIN" if sums.rows_without == "zero" else "JOIN"
-            summed = (
-                f"(SELECT {by}, sum({quote(sums.sum_of)}) AS mailstay_sum "
-                f"FROM {quote(sums.table)} GROUP BY {by})"
-            )
+            figure = "count(*)" if sums.sum_of is None else f"sum({quote(sums.sum_of)})"
+            what = "number of rows in " if sums.sum_of is None else "sum of "
+            there = f"{sums.table}.{sums.sum_of}" if sums.sum_of else sums.table
             self.rows(
                 sums.name,
                 columns=[sums.column],
                 severity=sums.severity,
-                says=f"it equals the sum of {sums.table}.{sums.sum_of}",
-                source=f"{{batch}} here {side} {summed} there ON {match}",
+                says=f"it equals the {what}{there}" + (f" where {sums.where}" if sums.where else ""),
+                source=_joined(sums, figure, outer=sums.rows_without == "zero"),
                 bad=f"abs(here.{quote(sums.column)} - coalesce(there.mailstay_sum, 0)) > {sums.within!r}",
                 also={*sums.by},
-                elsewhere={sums.table: frozenset({sums.sum_of, *sums.by.values()})},
+                elsewhere={
+                    sums.table: frozenset({*([sums.sum_of] if sums.sum_of else []), *sums.by.values()})
+                },
                 tolerate=sums.tolerate,
+            )
+        for has in self.contract.has_rows:
+            bounds = [f"at least {has.at_least}"] if has.at_least else []
+            bounds += [f"at most {has.at_most}"] if has.at_most is not None else []
+            found = "coalesce(there.mailstay_sum, 0)"
+            self.rows(
+                has.name,
+                columns=list(has.by),
+                severity=has.severity,
+                says=f"it has {' and '.join(bounds)} in {has.table}"
+                + (f" where {has.where}" if has.where else ""),
+                source=_joined(has, "count(*)", outer=True),
+                bad=f"{found} < {has.at_least}"
+                + (f" OR {found} > {has.at_most}" if has.at_most is not None else ""),
+                elsewhere={has.table: frozenset(has.by.values())},
+                tolerate=has.tolerate,
+            )
+        for none in self.contract.no_rows:
+            names = self.contract.primary_key
+            match = " AND ".join(f"found.{quote(name)} = here.{quote(name)}" for name in names)
+            found = f"(SELECT DISTINCT * FROM ({none.finds})) found({', '.join(map(quote, names))})"
+            self.rows(
+                none.name,
+                columns=names,
+                severity=none.severity,
+                says=none.says,
+                source=f"{{batch}} here JOIN {found} ON {match}",
+                bad="true",
+            )
+
+    def consent(self) -> None:
+        """Add what must not have happened to consents since the last valid snapshot: always critical."""
+        before, consent = self.figures.consent, self.contract.consent
+        if before is None or consent is None or len(self.key) < len(self.contract.primary_key):
+            return
+        wanted = frozenset({*self.contract.primary_key, consent.person, consent.column, consent.since})
+        if not wanted <= set(before.columns):
+            return
+        for kind, says, source, bad in consent_queries(consent, self.contract.primary_key, before, self.here):
+            self.rows(
+                kind,
+                columns=[consent.column],
+                severity="critical",
+                says=says,
+                source=source,
+                bad=bad,
+                prefix="was." if kind == "opt_out_kept" else "here.",
+                also={consent.person, consent.since},
+                elsewhere={before.view: wanted},
             )
 
     def rows(
@@ -384,6 +545,7 @@ class _Compiler:
             needs=frozenset({*columns, *(also or ())}),
             elsewhere=elsewhere,
             tolerate=tolerate,
+            across=True,
         )
 
     def values(
@@ -425,6 +587,7 @@ class _Compiler:
         needs: frozenset[str] = frozenset(),
         elsewhere: Mapping[str, frozenset[str]] | None = None,
         tolerate: float = 0.0,
+        across: bool = False,
     ) -> None:
         parts = [self.contract.table, column.replace(", ", "+"), kind]
         self.rules.append(
@@ -441,6 +604,7 @@ class _Compiler:
                 needs=needs,
                 needs_elsewhere=elsewhere or {},
                 tolerate=tolerate,
+                across=across,
             )
         )
 
@@ -453,6 +617,17 @@ class _Compiler:
             return ""
         key = ", ".join(prefix + quote(name) for name in self.key)
         return f"SELECT DISTINCT {key} FROM {source} WHERE {bad} ORDER BY ALL"
+
+
+def _joined(rule: AddsUp | HasRows, figure: str, *, outer: bool) -> str:
+    """Return the rows here beside a figure (`mailstay_sum`) over their rows in the other table."""
+    by = ", ".join(quote(name) for name in rule.by.values())
+    match = " AND ".join(f"there.{quote(right)} = here.{quote(left)}" for left, right in rule.by.items())
+    where = f" WHERE {rule.where}" if rule.where else ""
+    there = f"(SELECT {by}, {figure} AS mailstay_sum FROM {quote(rule.table)}{where} GROUP BY {by})"
+    # Great Expectations names the batch itself only where the query does not join.
+    here = f"(SELECT * FROM {{batch}} AS batch WHERE {rule.only})" if rule.only else "{batch}"
+    return f"{here} here {'LEFT JOIN' if outer else 'JOIN'} {there} there ON {match}"
 
 
 def _shown(bound: Any) -> str:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import re
 import tempfile
 import time
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from tasks.checks.consent import KINDS
 from tasks.checks.contracts import Contract
 from tasks.checks.docs import write_docs
 from tasks.checks.errors import ChecksError
 from tasks.checks.findings import CheckFinding, CheckReport
 from tasks.checks.gate import date_back, decide, explain, worst_first
-from tasks.checks.rules import TYPE_FAMILIES, Rule, TableFigures, compile_rules, quote
+from tasks.checks.past import Comparing, Past
+from tasks.checks.profiling import TableProfile, profile
+from tasks.checks.rules import TYPE_FAMILIES, Rule, TableFigures, compile_rules
+from tasks.checks.schema_drift import Shape
+from tasks.checks.sql import quote
 from tasks.core import mask_addresses, plural
 
 if TYPE_CHECKING:
@@ -26,7 +31,7 @@ if TYPE_CHECKING:
 
 _SAMPLES = 5
 _LONGEST_KEY = 40
-_ANY_TYPE = {"exists", "type", "not_null", "primary_key", "unique", "format", "allowed"}
+_ANY_TYPE = {"exists", "type", "not_null", "has_values", "primary_key", "unique", "format", "allowed", *KINDS}
 _CASTABLE: dict[str, str] = {
     "integer": "BIGINT",
     "decimal": "DECIMAL(38, 9)",
@@ -48,12 +53,14 @@ class TableData:
         source_rows: the rows its source counted at the consistency point.
         schema: its Arrow schema; needed where there is no file.
         previous_rows: the rows it had in the last valid snapshot; None if there is none.
+        shape: what the source declares of it; None where that is not known.
     """
 
     files: tuple[str, ...]
     source_rows: int
     schema: pa.Schema | None = None
     previous_rows: int | None = None
+    shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -66,6 +73,8 @@ class SnapshotData:
         tables: its tables by name.
         history: the checked snapshots before it, newest first, each with the rules it broke; read lazily.
         last_good: the newest valid snapshot before it; empty if there is none.
+        past: the last valid snapshot, to compare with; None: nothing is.
+        found: what was found before the tables were read.
         damaged: tables whose files are not what the manifest names, and what is wrong with them; not in `tables`.
     """
 
@@ -74,6 +83,8 @@ class SnapshotData:
     tables: Mapping[str, TableData]
     history: Iterable[tuple[str, set[str]]] = ()
     last_good: str = ""
+    past: Past | None = None
+    found: Sequence[CheckFinding] = ()
     damaged: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -114,6 +125,11 @@ def check_data(
         seconds=round(time.monotonic() - started, 3),
         reason=explain(data.snapshot_id, findings, run.checks, data.last_good),
         unexercised=sorted(run.unexercised),
+        waiting=sorted(run.comparing.waiting),
+        facts={
+            "at": data.consistency_at.isoformat(),
+            "tables": {name: one.as_dict() for name, one in run.profiles.items()},
+        },
         last_good=data.last_good,
         docs=docs,
     )
@@ -129,18 +145,22 @@ class _Run:
         self.contracts = contracts
         self.at = at.astimezone(UTC)
         self.suites = suites
-        self.findings: list[CheckFinding] = []
+        self.findings: list[CheckFinding] = list(data.found)
         self.unexercised: list[str] = []
         self.checks = 0
+        self.profiles: dict[str, TableProfile] = {}
+        shapes = {name: one.shape for name, one in data.tables.items() if one.shape is not None}
+        self.comparing = Comparing(data.past, contracts, shapes)
         files = {
             name: list(table.files) or [_empty_file(name, table, scratch)]
             for name, table in data.tables.items()
         }
-        self.context, self.source = suites.open_context(data.snapshot_id, files)
+        views = self.comparing.views(scratch)
+        self.context, self.source = suites.open_context(data.snapshot_id, files | views)
         execution_engine = self.source.get_execution_engine()
         assert isinstance(execution_engine, engine.DuckDBExecutionEngine)
         self.engine: DuckDBExecutionEngine = execution_engine
-        self.columns = {name: self.types(name) for name in data.tables}
+        self.columns = {name: self.types(name) for name in [*data.tables, *views]}
 
     def types(self, table: str) -> dict[str, str]:
         """Return the DuckDB type of every column of `table`."""
@@ -181,6 +201,8 @@ class _Run:
                         1,
                     )
                 )
+        self.findings += self.comparing.gone()
+        self.checks += self.comparing.checks
 
     def table(self, contract: Contract, table: TableData) -> None:
         figures = TableFigures(
@@ -188,6 +210,7 @@ class _Run:
             source_rows=table.source_rows,
             previous_rows=table.previous_rows,
         )
+        figures = self.comparing.figures(contract, figures, self.columns, self.data.consistency_at)
         rules = compile_rules(contract, figures, self.data.consistency_at)
         self.checks += len(rules)
         ask = []
@@ -207,6 +230,19 @@ class _Run:
             return
         for rule in ask:
             self.judge(contract, rule, results.get(rule.rule_id), rows)
+        self.compare(contract, table)
+
+    def compare(self, contract: Contract, table: TableData) -> None:
+        """Hold the table against the past, and keep its figures for the future."""
+        try:
+            found = profile(contract, table.files, self.columns[contract.table], self.engine.fetch)
+            self.findings += self.comparing.findings(contract, found, self.engine.fetch)
+        except Exception as error:  # whatever stops it: the comparison is broken, not the data
+            message = f"{contract.table}: it could not be held against the past: {self.scrubbed(str(error))}"
+            rule = f"{contract.table}.comparable"
+            self.findings.append(_finding(rule, contract.table, "critical", message, 0, 0, status="broken"))
+        else:
+            self.profiles[contract.table] = found
 
     def missing(self, contract: Contract, rule: Rule) -> str:
         """Return why a rule cannot be asked: a column or table that is not there or not of its type."""
@@ -291,13 +327,19 @@ class _Run:
                     source,
                     f"{table} holds {plural(rows, 'row')}, its source counted {source:,}",
                 )
-            case "rows_at_least" | "rows_shrink":
-                least = int(rule.kwargs["min_value"])
+            case "rows_at_least" | "rows_any" | "rows_shrink" | "rows_grow" | "rows_change":
+                least, most = (rule.kwargs.get(side) for side in ("min_value", "max_value"))
+                bound = least if least is not None and rows < least else most
                 return (
-                    least - rows,
-                    least,
+                    abs(int(bound or 0) - rows),
+                    int(bound or 0),
                     f"{table} holds {plural(rows, 'row')}: the rule is that {rule.says}",
                 )
+            case "fresh":
+                if not rows and not contract.rows.at_least:
+                    self.unexercised.append(rule.rule_id)
+                    return 0, 0, ""
+                return 1, 1, f"{table}.{rule.column} is stale: the rule is that {rule.says}"
         failed = int(found.get("unexpected_count", found.get("observed_value", 0)))
         where = f"{table}.{rule.column}"
         return failed, rows, f"{where}: {failed:,} of {plural(rows, 'row')} break the rule that {rule.says}"

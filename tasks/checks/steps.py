@@ -14,7 +14,7 @@ from tasks.checks.findings import CheckFinding, CheckReport, Outcome
 from tasks.checks.loading import default_contracts, load_contracts
 from tasks.core import UsageError, open_clock, plural
 from tasks.plan import LoadedPlan, load_plan
-from tasks.snapshots import split_name
+from tasks.snapshots import Store, split_name
 from tasks.snapshots.steps import open_plan_store
 
 _TABLE_ROWS = 100
@@ -103,6 +103,8 @@ def check_snapshot(plan: str, snapshot_id: str) -> CheckReport:
         previous=last_good_before(store, snapshot_id),
         docs_folder=docs,
         clock=open_clock(loaded.clock_spec()),
+        mapping=loaded.plan.sources[source].mapping,
+        witness=_witness(loaded, store, source),
     )
     log = get_run_logger()
     for finding in report.findings:
@@ -167,6 +169,16 @@ def _contracts(loaded: LoadedPlan, source: str) -> dict[str, Contract]:
             fix="name the folder of its contracts",
         )
     return load_contracts(folder)
+
+
+def _witness(loaded: LoadedPlan, store: Store, source: str) -> str:
+    """Return the newest snapshot, not quarantined, of the shop whose consent log speaks of a provider's people."""
+    for provider in loaded.plan.providers.values():
+        if provider.source == source and provider.shop and provider.shop != source:
+            for one in reversed(store.snapshot_ids(provider.shop)):
+                if store.state(one) != "quarantined":
+                    return one
+    return ""
 
 
 def _section(report: CheckReport) -> str:

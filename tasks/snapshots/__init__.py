@@ -5,7 +5,7 @@ from tasks.snapshots.costing import TableCost, costs
 from tasks.snapshots.coverage import LastRead, Overdue, Part, choose_part, last_read, overdue
 from tasks.snapshots.differing import MergedTable, Mode
 from tasks.snapshots.diffing import TableDiff, diff
-from tasks.snapshots.erasing import Erased, ErasedTable, Mention, erase, readmit
+from tasks.snapshots.erasing import Erased, ErasedTable, Mention, erase, erased_rows, readmit
 from tasks.snapshots.erasures import Ledger, read_ledger
 from tasks.snapshots.errors import (
     AlreadyCommitted,
@@ -104,6 +104,7 @@ __all__ = [
     "costs",
     "diff",
     "erase",
+    "erased_rows",
     "export",
     "generate_key",
     "kept_until",

@@ -194,7 +194,8 @@ class Manifest(Record):
 class Verdict(Record):
     """A signed statement about a snapshot: what a check or a verification found.
 
-    `state` decides what the snapshot may be used for; a verification (`level` set) leaves the state alone.
+    `state` decides what the snapshot may be used for; a verification (`level` set) leaves the state alone. `facts` are
+    the figures that later snapshots are held against, without personal data; not written where there are none.
     """
 
     store_id: str
@@ -205,8 +206,16 @@ class Verdict(Record):
     level: Level | None = None
     ok: bool = True
     findings: list[dict[str, Any]] = []
+    facts: dict[str, Any] = {}
     at: AwareDatetime
     by: str
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        body: dict[str, Any] = handler(self)
+        if not self.facts:
+            del body["facts"]
+        return body
 
 
 class ReadBack(Record):

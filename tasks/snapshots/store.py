@@ -264,7 +264,16 @@ class Store:
                 raise
             return self.table_files(snapshot_id, table)  # an erasure has replaced it meanwhile
 
-    def mark(self, snapshot_id: str, state: State, *, findings: Findings, at: datetime, by: str) -> Verdict:
+    def mark(
+        self,
+        snapshot_id: str,
+        state: State,
+        *,
+        findings: Findings,
+        at: datetime,
+        by: str,
+        facts: dict[str, Any] | None = None,
+    ) -> Verdict:
         """Record, signed, that the snapshot is `valid` or `quarantined` (or only `committed` again), and why.
 
         Args:
@@ -273,8 +282,9 @@ class Store:
             findings: what was found, without personal data.
             at: when, by the caller's clock.
             by: what found it, such as `validate`.
+            facts: figures of the snapshot that later ones are held against, without personal data.
         """
-        return self._say(snapshot_id, state=state, findings=findings, at=at, by=by)
+        return self._say(snapshot_id, state=state, findings=findings, facts=facts or {}, at=at, by=by)
 
     def note_verified(
         self, snapshot_id: str, level: Level, *, findings: Findings, at: datetime, by: str

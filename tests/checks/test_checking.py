@@ -75,6 +75,7 @@ class Shop:
             previous=last_good_before(self.store, snapshot_id),
             docs_folder=docs,
             clock=self.clock,
+            mapping="shop",
         )
         mark_snapshot(self.store, report, clock=self.clock)
         return report
@@ -121,7 +122,8 @@ def test_a_dirty_source_is_quarantined_with_a_readable_reason_and_no_address(
     assert found["customers.created_at.dates"].failed == 1
     assert found["customers.email.format"].failed == 2
     assert found["customers.email.unique"].failed == 2
-    assert all(found[rule].sample_keys for rule in found if rule != "orders.rows_match_source")
+    assert all(found[rule].sample_keys for rule in found if "schema_" not in rule)
+    assert found["orders.schema_key"].severity == "critical"
     assert "customers.email: 2 of" in report.reason
     assert report.reason.endswith("The last good snapshot is shop/00000001.")
     (verdict,) = shop.store.verdicts(report.snapshot_id)
@@ -234,6 +236,8 @@ def test_the_simulated_world_stays_valid_through_an_outage(
                     previous=last_good_before(store, manifest.snapshot_id),
                     docs_folder=None,
                     clock=world.clock,
+                    mapping=mapping,
+                    witness=(store.snapshot_ids("shop") or [""])[-1],
                 )
                 mark_snapshot(store, report, clock=world.clock)
                 assert report.outcome == "valid", report.reason
