@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from dataclasses import replace
 from datetime import datetime
 from functools import partial
 from itertools import islice
 from pathlib import Path
 
 from tasks.checks.anomaly import LOOKS_BACK, asks_history
+from tasks.checks.checksums import checksum_of, mismatch
 from tasks.checks.consent import guarded
 from tasks.checks.contracts import Contract
-from tasks.checks.findings import CheckReport
+from tasks.checks.findings import CheckFinding, CheckReport
 from tasks.checks.loading import default_contracts, load_contracts
 from tasks.checks.past import ConsentLog, Past
 from tasks.checks.profiling import Profiled, TableProfile
@@ -80,7 +82,8 @@ def run_checks(
             previous_rows=before.tables[name].rows if before and name in before.tables else None,
             shape=_shape(entry),
         )
-    return check_data(
+    found = _unproven(store, manifest, before, tables)
+    report = check_data(
         SnapshotData(
             snapshot_id=snapshot_id,
             consistency_at=store.info(snapshot_id).consistency_at,
@@ -88,12 +91,15 @@ def run_checks(
             history=_history(store, snapshot_id),
             last_good=previous.snapshot_id if previous is not None else "",
             past=_past(store, before, manifest, contracts, mapping, witness),
+            found=found,
+            asked=len(tables),
             damaged=damaged,
         ),
         contracts,
         at=clock.now(),
         docs_folder=docs_folder,
     )
+    return replace(report, facts=report.facts | {"checksums": not found and not damaged})
 
 
 def mark_snapshot(store: Store, report: CheckReport, *, clock: Clock) -> Verdict:
@@ -158,6 +164,27 @@ def _kept(store: Store, snapshot_id: str) -> Iterator[Profiled]:
             facts = said[-1].facts
             tables = {name: TableProfile.from_dict(kept) for name, kept in facts["tables"].items()}
             yield Profiled(earlier, datetime.fromisoformat(facts["at"]), tables)
+
+
+def _unproven(
+    store: Store, now: Manifest, before: Manifest | None, tables: Mapping[str, TableData]
+) -> list[CheckFinding]:
+    """Return the tables whose rows do not give the checksum that `backup` took at the source."""
+    proven = before is not None and any(
+        isinstance(one, Verdict) and one.state == "valid" and one.facts.get("checksums")
+        for one in store.verdicts(before.snapshot_id)
+    )
+    found = []
+    for name, data in tables.items():
+        entry = now.tables[name]
+        earlier = before.tables.get(name) if before is not None and proven else None
+        files_before = partial(store.table_files, before.snapshot_id if before is not None else "", name)
+        try:
+            checksum = checksum_of(entry, data.files, earlier, files_before)
+        except Damaged:  # an object of the earlier one is
+            checksum = checksum_of(entry, data.files, None, files_before)
+        found.append(mismatch(name, entry, checksum))
+    return [one for one in found if one is not None]
 
 
 def _consent_log(store: Store, witness: str) -> ConsentLog | None:

@@ -75,6 +75,7 @@ class SnapshotData:
         last_good: the newest valid snapshot before it; empty if there is none.
         past: the last valid snapshot, to compare with; None: nothing is.
         found: what was found before the tables were read.
+        asked: how many rules that took.
         damaged: tables whose files are not what the manifest names, and what is wrong with them; not in `tables`.
     """
 
@@ -85,6 +86,7 @@ class SnapshotData:
     last_good: str = ""
     past: Past | None = None
     found: Sequence[CheckFinding] = ()
+    asked: int = 0
     damaged: Mapping[str, str] = field(default_factory=dict)
 
 
@@ -147,7 +149,7 @@ class _Run:
         self.suites = suites
         self.findings: list[CheckFinding] = list(data.found)
         self.unexercised: list[str] = []
-        self.checks = 0
+        self.checks = data.asked
         self.profiles: dict[str, TableProfile] = {}
         shapes = {name: one.shape for name, one in data.tables.items() if one.shape is not None}
         self.comparing = Comparing(data.past, contracts, shapes)
