@@ -110,13 +110,9 @@ class Store:
                 raise StoreError(
                     "A store cannot be created without a signing key", where=url, fix="set the key's variable"
                 ) from None
-            fresh = {
-                "format": FORMAT_VERSION,
-                "store_id": uuid.uuid4().hex,
-                "public_key": public_key_hex(signing_key),
-            }
+            fresh = _store_file(uuid.uuid4().hex, public_key_hex(signing_key))
             with contextlib.suppress(AlreadyCommitted):  # another process may just have created it
-                _keep(storage, "store.json", canonical_json(fresh) + b"\n", anew=True)
+                _keep(storage, "store.json", fresh, anew=True)
             content = storage.get("store.json")
         facts = _store_facts(content, url)
         if public_key is not None and facts["public_key"] != public_key:
@@ -130,6 +126,13 @@ class Store:
                 "The signing key is not this store's", where=url, fix="use the key the store was created with"
             )
         return cls(storage, facts["store_id"], facts["public_key"], signing_key)
+
+    def is_described(self) -> bool:
+        """Return whether `store.json` is there, byte for byte as it was written for this store."""
+        try:
+            return self.storage.get("store.json") == _store_file(self.store_id, self.public_key_hex)
+        except FileNotFoundError:
+            return False
 
     def sources(self) -> Names:
         """Return the names of the sources that have snapshots."""
@@ -730,6 +733,11 @@ def _keep(storage: Storage, path: str, content: bytes, *, anew: bool) -> None:
             where=f"{storage.url}: {path}",
             fix="check the disk, memory and network of this machine; then run it again",
         )
+
+
+def _store_file(store_id: str, public_key: str) -> bytes:
+    facts = {"format": FORMAT_VERSION, "store_id": store_id, "public_key": public_key}
+    return canonical_json(facts) + b"\n"
 
 
 def _store_facts(content: bytes, url: str) -> dict[str, str]:

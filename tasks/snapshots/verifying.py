@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass, replace
 from datetime import datetime, timedelta
@@ -422,15 +421,7 @@ class _Check:
             self._add("hold_changed", snapshot_id, f"{error.where}: {error.what}")
 
     def _store_file(self) -> None:
-        try:
-            facts = json.loads(self.store.storage.get("store.json"))
-            same = (facts["store_id"], facts["public_key"]) == (
-                self.store.store_id,
-                self.store.public_key_hex,
-            )
-        except (FileNotFoundError, ValueError, KeyError, TypeError):
-            same = False
-        if not same:
+        if not self.store.is_described():
             self._add("store_changed", "", "store.json is missing or was changed since the store was opened")
 
     def _strays(self) -> None:

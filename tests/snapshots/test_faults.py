@@ -225,8 +225,14 @@ def test_a_snapshot_committed_while_verify_looks_for_strays_is_none(
 def test_a_replaced_store_file_is_found(filled: Store) -> None:
     assert filled.storage.root is not None
     path = filled.storage.root / "store.json"
-    path.write_text(path.read_text().replace(filled.public_key_hex, "ab" * 32))
+    content = path.read_bytes()
+    path.write_bytes(content.replace(filled.public_key_hex.encode(), b"ab" * 32))
     assert [one.kind for one in verify(filled, level="structure").findings] == ["store_changed"]
+    for at in range(len(content)):
+        path.write_bytes(content[:at] + bytes([content[at] ^ 4]) + content[at + 1 :])
+        assert not filled.is_described(), at
+    path.write_bytes(content)
+    assert verify(filled, level="structure").ok
 
 
 def test_a_changed_verdict_never_makes_a_snapshot_valid(filled: Store, clock: DrivenClock) -> None:
