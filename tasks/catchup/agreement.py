@@ -81,6 +81,8 @@ def agree(
 
 def _in_words(question: Question) -> str:
     """Return what is asked about a campaign that the plan leaves to a person; not every one of them is late."""
+    if question.reason == "paused_by_others":
+        return f"go on with {question.name}, which was paused before? (a no ends it for good)"
     if question.reason == "too_tight_as_planned":
         return f"send {question.name} at its time, to as many as fit?"
     return (

@@ -44,6 +44,7 @@ class HeldCampaign:
     Attributes:
         status: `paused`, `draft`, or `finished` where the provider gave up with people left.
         untouched: it was scheduled, nothing of it was ever sent.
+        paused_by_others: it stood paused already, and the response had not asked for that.
     """
 
     id: int
@@ -54,6 +55,7 @@ class HeldCampaign:
     latest_useful_at: datetime | None
     list_ids: tuple[int, ...]
     untouched: bool
+    paused_by_others: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return this as plain JSON values."""

@@ -153,8 +153,9 @@ class Recovery:
                 hit = hit or (
                     one.status == "scheduled" and one.send_at is not None and one.send_at <= restored
                 )
+                # A provider pauses by itself (listmonk: too many errors), and finishes what it cut short (#2278).
                 hit = hit or (
-                    one.status == "finished"
+                    one.status in ("finished", "paused")
                     and one.started_at is not None
                     and one.started_at >= began - SHORT_SCOPE
                     and one.sent < one.to_send
@@ -212,6 +213,7 @@ class Recovery:
             latest_useful_at=now.latest_useful_at,
             list_ids=now.list_ids,
             untouched=now.status == "draft" and now.started_at is None and now.sent == 0 and not starts,
+            paused_by_others=now.status == "paused" and campaign_id not in self.desk.tried_to_stop(),
         )
 
     # Verdicts ---------------------------------------------------------------------------------------------------
@@ -264,6 +266,7 @@ class Recovery:
             latest_useful_at=held.latest_useful_at,
             remaining=len(remaining),
             untouched=held.untouched and not self.stepping.steps(held.id),
+            paused_by_others=held.paused_by_others,
         )
 
     def _settled(self, held: HeldCampaign) -> bool:

@@ -24,6 +24,7 @@ Reason = Literal[
     "too_late",
     "rule_drops",
     "rule_asks",
+    "paused_by_others",
     "no_deadline_known",
     "no_planned_time",
     "too_tight_as_planned",
@@ -42,6 +43,7 @@ class Held:
         latest_useful_at: the campaign's own deadline; None lets the rule of its kind decide.
         remaining: people whom the ledger calls `not_attempted` and the consent gate lets through.
         untouched: nothing of it was ever sent, so it can be scheduled again exactly as it was.
+        paused_by_others: it was paused, and not by the response: by the provider itself, or by a person.
     """
 
     campaign_id: int
@@ -50,6 +52,7 @@ class Held:
     latest_useful_at: datetime | None
     remaining: int
     untouched: bool
+    paused_by_others: bool = False
 
 
 @dataclass(frozen=True)
@@ -147,6 +150,9 @@ def decide(
         )
     if deadline <= now:
         return verdict("drop", "too_late", f"it was useful until {_clock(deadline)}; now it is {_clock(now)}")
+    if held.paused_by_others:
+        why = "it was paused before the response, by the provider or by a person"
+        return verdict("needs_approval", "paused_by_others", why)
     if held.planned_at > now:
         return _decide_ahead(held, held.planned_at, deadline, messages_per_minute)
     if rule is not None and rule.when_late == "drop":
@@ -215,7 +221,7 @@ def approved(held: Held, *, now: datetime, messages_per_minute: float, rule: Lat
     """
     without_question = rule.model_copy(update={"when_late": "send"}) if rule is not None else None
     planned = held.planned_at or now
-    again = replace(held, planned_at=planned, untouched=False)
+    again = replace(held, planned_at=planned, untouched=False, paused_by_others=False)
     decision = decide(again, now=now, messages_per_minute=messages_per_minute, rule=without_question)
     if decision.verdict != "needs_approval":
         return decision

@@ -473,7 +473,8 @@ class Journal:
     def actions(self, incident_id: str) -> list[Action]:
         """Return the incident's actions in the order of their intents."""
         with self._database.reading() as session:
-            return [self._action(session, one) for one in self._facts(session, Intent, incident_id)]
+            last = {one.action_id: one for one in self._facts(session, Outcome, incident_id)}
+            return [_action(one, last.get(one.seq)) for one in self._facts(session, Intent, incident_id)]
 
     # Communications
 
@@ -932,25 +933,8 @@ class Journal:
         return self._action(session, intent)
 
     def _action(self, session: Session, intent: Intent) -> Action:
-        outcome = session.scalar(
-            sa.select(Outcome).where(Outcome.action_id == intent.seq).order_by(Outcome.seq.desc()).limit(1)
-        )
-        return Action(
-            id=intent.seq,
-            incident_id=str(intent.incident_id),
-            key=intent.key,
-            kind=intent.action_kind,
-            target=intent.target,
-            payload=intent.payload,
-            previous_state=intent.previous_state,
-            undo=intent.undo,
-            status=cast(ActionStatus, outcome.status) if outcome else "intended",
-            intended_at=intent.recorded_at,
-            decided_at=outcome.recorded_at if outcome else None,
-            result=outcome.result if outcome else {},
-            error=outcome.error if outcome else "",
-            evidence=outcome.evidence if outcome else {},
-        )
+        last = sa.select(Outcome).where(Outcome.action_id == intent.seq).order_by(Outcome.seq.desc()).limit(1)
+        return _action(intent, session.scalar(last))
 
     def _communication(self, session: Session, saying: Saying) -> Communication:
         delivery = session.scalar(
@@ -1019,3 +1003,22 @@ class Journal:
             status=cast(ItemStatus, update.status) if update else "outstanding",
             evidence=update.evidence if update else "",
         )
+
+
+def _action(intent: Intent, outcome: Outcome | None) -> Action:
+    return Action(
+        id=intent.seq,
+        incident_id=str(intent.incident_id),
+        key=intent.key,
+        kind=intent.action_kind,
+        target=intent.target,
+        payload=intent.payload,
+        previous_state=intent.previous_state,
+        undo=intent.undo,
+        status=cast(ActionStatus, outcome.status) if outcome else "intended",
+        intended_at=intent.recorded_at,
+        decided_at=outcome.recorded_at if outcome else None,
+        result=outcome.result if outcome else {},
+        error=outcome.error if outcome else "",
+        evidence=outcome.evidence if outcome else {},
+    )

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import shutil
+import sqlite3
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import closing
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -22,6 +24,8 @@ from tasks.drills import SimulatedEsp, Sink
 from tasks.incidents import Journal
 from tasks.plan import load_plan
 from tasks.providers import Provider, connect_provider
+from tasks.snapshots import Store, generate_key, restore, take_snapshot
+from tasks.sources import open_source, open_target
 
 PEOPLE = 160
 HOUR = timedelta(hours=1)
@@ -40,6 +44,7 @@ class Bench:
         speed: int = 60,
         batch: int = 100,
         hard_bounce: float = 0.0,
+        **engine: Any,
     ):
         self.folder = folder
         self.clock = clock
@@ -50,7 +55,7 @@ class Bench:
         self.opted_out: dict[int, datetime] = {}
         self.shop_url = f"sqlite:///{folder / 'shop.sqlite'}"
         self._settings: dict[str, Any] = {
-            "people": people, "speed": speed, "batch": batch, "hard_bounce": hard_bounce,
+            "people": people, "speed": speed, "batch": batch, "hard_bounce": hard_bounce, **engine,
         }  # fmt: skip
         self.sink = Sink.start(folder / "sink", clock=f"driven:{clock.path}")
         url = f"sqlite:///{folder / 'esp.sqlite'}"
@@ -59,7 +64,7 @@ class Bench:
             self._build_esp(url)
         self.esp = SimulatedEsp.start(
             folder / "esp", clock=clock, seed=7, smtp_port=self.sink.smtp_port, db_url=url,
-            settings={"messages_per_minute": speed, "batch_size": batch, "chunk": 10},
+            settings={"messages_per_minute": speed, "batch_size": batch, "chunk": 10, **engine},
             rates={"hard_bounce": hard_bounce, "soft_bounce": 0.0, "complained": 0.0, "unsubscribed": 0.0},
         )  # fmt: skip
         self.plan_path = folder / "plan.yaml"
@@ -183,8 +188,14 @@ class Bench:
         deadline: timedelta | None = None,
         status: str = "scheduled",
         lists: tuple[int, ...] = (1,),
+        people: Iterable[int] | None = None,
     ) -> int:
-        """Create a campaign to everybody; `at` and `deadline` count from now."""
+        """Create a campaign to `people`, or everybody; `at` and `deadline` count from now."""
+        if people is not None:
+            provider = self.provider()
+            lists = (provider.create_list(f"For {name}").id,)
+            provider.add_to_list(lists[0], people)
+            provider.close()
         now = self.clock.now()
         attribs = {"kind": kind}
         if deadline is not None:
@@ -193,20 +204,22 @@ class Bench:
             "name": name, "subject": name, "lists": list(lists), "body": "Hello", "attribs": attribs,
             "send_at": (now + at).isoformat() if at is not None else None,
         }  # fmt: skip
-        auth = (self.esp.user, self.esp.token)
-        url = f"{self.esp.api_url}/api/campaigns"
-        number = int(
-            httpx.post(url, json=body, auth=auth, timeout=20).raise_for_status().json()["data"]["id"]
-        )
+        made = self.ask("POST", "/api/campaigns", body)
+        number = int(made["data"]["id"])
         if status != "draft":
-            httpx.put(
-                f"{url}/{number}/status", json={"status": status}, auth=auth, timeout=20
-            ).raise_for_status()
+            self.ask("PUT", f"/api/campaigns/{number}/status", {"status": status})
         self.planned[number] = now + (at or timedelta(0))
         if deadline is not None:
             self.deadline[number] = now + deadline
-        self.audience[number] = set(range(1, self.people + 1))
+        self.audience[number] = set(range(1, self.people + 1) if people is None else people)
         return number
+
+    def ask(self, method: str, path: str, body: dict[str, Any] | None = None) -> dict[str, Any]:
+        """Use the ESP's API as its own user interface does."""
+        auth = (self.esp.user, self.esp.token)
+        answer = httpx.request(method, f"{self.esp.api_url}{path}", json=body, auth=auth, timeout=20)
+        found: dict[str, Any] = answer.raise_for_status().json()
+        return found
 
     def opt_out(self, *people: int, forwarded: bool = False) -> None:
         """Let people opt out at the shop's own endpoint."""
@@ -230,10 +243,8 @@ class Bench:
 
     def erase(self, *people: int) -> None:
         """Erase subscribers at the ESP, as a request for erasure does."""
-        auth = (self.esp.user, self.esp.token)
         for who in people:
-            url = f"{self.esp.api_url}/api/subscribers/{who}"
-            httpx.delete(url, auth=auth, timeout=20).raise_for_status()
+            self.ask("DELETE", f"/api/subscribers/{who}")
 
     def webhook(self, kind: str, campaign_id: int, who: int) -> None:
         engine = sa.create_engine(self.shop_url)
@@ -247,6 +258,35 @@ class Bench:
                 {"kind": kind, "campaign": campaign_id, "who": who, "at": at},
             )
         engine.dispose()
+
+    def copy_database(self, name: str) -> Path:
+        """Copy the ESP's database as it is now, as a snapshot of its server does."""
+        path = self.folder / name
+        with (
+            closing(sqlite3.connect(self.folder / "esp.sqlite")) as live,
+            closing(sqlite3.connect(path)) as copy,
+        ):
+            live.backup(copy)
+        return path
+
+    def restore_snapshot(self, name: str) -> Path:
+        """Back the ESP up with Mailstay and restore that snapshot into a new database."""
+        store = Store.open(str(self.folder / "store"), signing_key=generate_key(), create=True)
+        source = open_source("esp", f"sqlite:///{self.folder / 'esp.sqlite'}")
+        taken = take_snapshot(source, store, clock=self.clock, plan_digest="")
+        store.mark(taken.snapshot_id, "valid", findings=[], at=self.clock.now(), by="test")
+        path = self.folder / name
+        back = open_target(f"sqlite:///{path}")
+        assert restore(store, taken.snapshot_id, back, clock=self.clock, mapping="listmonk").equal
+        return path
+
+    def swap_database(self, path: Path) -> None:
+        """Start the ESP again on the database `path`."""
+        self.esp.kill()
+        for suffix in ("", "-wal", "-shm"):
+            (self.folder / f"esp.sqlite{suffix}").unlink(missing_ok=True)
+        path.rename(self.folder / "esp.sqlite")
+        self.esp.restart()
 
     def die(self, after: int) -> None:
         """Let the ESP kill itself inside a batch after so many more messages; the clock moves until it has."""

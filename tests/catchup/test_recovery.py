@@ -28,55 +28,6 @@ def die_in_the_middle(bench, after=50) -> int:
     return number
 
 
-def test_a_crash_in_a_batch_leaves_nobody_out_and_mails_nobody_twice(bench) -> None:
-    """listmonk #3022: the fetched batch is lost for the provider's own resume; the ledger still knows."""
-    number = die_in_the_middle(bench)
-    incident = bench.respond(number, impact_hours_ago=1)
-    bench.esp.clear("stalled")
-    [outcome] = bench.recover(incident)
-    bench.judge(bench.ledgers(incident))
-    assert outcome.done == "caught_up"
-    assert outcome.counts["unknown"] > 0
-    assert len({who for who, _ in bench.mailed()[number]} | bench.ledgers(incident)[number]["unknown"]) == 160
-
-
-def test_the_naive_resume_of_the_same_crash_loses_people_for_good(bench) -> None:
-    """listmonk #3022 as it is: the same crash, resumed through the provider's pointer."""
-    number = die_in_the_middle(bench)
-    bench.respond(number, impact_hours_ago=1)
-    bench.esp.clear("stalled")
-    provider = bench.provider()
-    provider.start(number)
-    bench.clock.advance(HOUR)
-    assert provider.campaign(number).status == "finished"
-    mailed = {who for who, _ in bench.mailed()[number]}
-    assert len(mailed) < 160 - 20
-
-
-def test_a_sale_whose_day_is_over_is_not_sent_late(bench) -> None:
-    """listmonk #1801: a late scheduled campaign always fires; ours is dropped, and everybody is counted."""
-    number = bench.campaign("Sale", kind="sale", at=HOUR, deadline=3 * HOUR)
-    incident = bench.respond(number)
-    bench.clock.advance(4 * HOUR)
-    [outcome] = bench.recover(incident)
-    bench.clock.advance(HOUR)
-    bench.judge(bench.ledgers(incident))
-    assert bench.mailed()[number] == []
-    assert counts([outcome]) == {number: {"expired": 160}}
-
-
-def test_the_naive_resume_sends_the_sale_after_its_day(bench) -> None:
-    """listmonk #1801 as it is: scheduled again, it goes out hours after anybody wants it."""
-    number = bench.campaign("Sale", kind="sale", at=HOUR, deadline=3 * HOUR)
-    bench.respond(number)
-    bench.clock.advance(4 * HOUR)
-    provider = bench.provider()
-    provider.reschedule(number)
-    bench.clock.advance(HOUR)
-    assert len(bench.mailed()[number]) == 160
-    assert min(at for _, at in bench.mailed()[number]) > bench.deadline[number]
-
-
 def test_whoever_opted_out_at_the_shop_is_never_mailed_though_the_esp_did_not_take_it(bench) -> None:
     number = bench.campaign("News", at=HOUR)
     incident = bench.respond(number)
@@ -225,21 +176,6 @@ def test_a_webhook_that_the_esp_has_no_log_of_makes_its_log_unfit_as_proof(bench
     assert outcome.counts["not_attempted"] == 0
     assert outcome.counts["unknown"] > 90
     assert 155 in bench.ledgers(incident)[number]["delivered"]
-
-
-def test_a_campaign_that_finished_short_is_found_without_having_been_paused(bench) -> None:
-    """listmonk #2278: the crash marks nothing, the campaign finishes with people unsent."""
-    number = bench.campaign("News", status="running")
-    bench.die(50)
-    bench.clock.advance(HOUR)
-    bench.esp.restart()
-    bench.clock.advance(HOUR)
-    assert bench.provider().campaign(number).status == "finished"
-    incident = bench.respond(impact_hours_ago=2)
-    bench.recover(incident)
-    bench.judge(bench.ledgers(incident))
-    people = bench.ledgers(incident)[number]
-    assert len({who for who, _ in bench.mailed()[number]} | people["unknown"]) == 160
 
 
 def test_a_rerun_after_everything_is_done_changes_nothing(bench) -> None:

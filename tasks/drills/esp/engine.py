@@ -51,7 +51,7 @@ from tasks.drills.esp.store import (
     original_campaign,
     unsubscribe,
 )
-from tasks.drills.esp.transport import ACCEPTED, REFUSED_FOR_NOW, Outgoing, Transport
+from tasks.drills.esp.transport import ACCEPTED, NO_REPLY, REFUSED_FOR_NOW, Outgoing, Transport
 
 SCAN_SECONDS = 5
 LOSABLE = (EVENTS, CAMPAIGN_VIEWS, LINK_CLICKS, BOUNCES)
@@ -60,6 +60,7 @@ LOSABLE = (EVENTS, CAMPAIGN_VIEWS, LINK_CLICKS, BOUNCES)
 DEATHS = "deaths.jsonl"
 LOST = "lost.jsonl"
 
+_FAILED = (REFUSED_FOR_NOW, NO_REPLY)
 _SCAN = SCAN_SECONDS * 1_000_000
 _MINUTE = 60_000_000
 _EVENTS_SETTLE = timedelta(days=4)
@@ -78,6 +79,9 @@ class Settings:
         batch_size: subscribers fetched at once (listmonk's default is 1,000).
         chunk: messages whose `sending` rows are committed together before they are handed over.
         max_send_errors: a campaign with so many failed messages is paused.
+        pointer_to_count: whether the pointer of a campaign that stops before it sent anything is set to the number
+            of its people, which is no subscriber's id, instead of staying. listmonk 3.0 to at least 4.1 do so
+            (queries.sql, update-campaign-counts: `ELSE to_send`); where ids are higher, it begins again (#2070, #2313).
         rates: what happens to delivered messages.
         bounce_blocklist_after: hard bounces or complaints until a subscriber is blocklisted; 0 is never.
         unsubscribe_url: `{campaign}` and `{subscriber}` in it are replaced; it goes into List-Unsubscribe.
@@ -88,6 +92,7 @@ class Settings:
     batch_size: int = 1000
     chunk: int = 20
     max_send_errors: int = 1000
+    pointer_to_count: bool = False
     rates: Rates = field(default_factory=Rates)
     bounce_blocklist_after: int = 2
     unsubscribe_url: str = ""
@@ -386,8 +391,8 @@ class Engine:
                     {
                         "of_campaign": pipe.campaign_id,
                         "of_subscriber": subscriber,
-                        "outcome": "failed" if code == REFUSED_FOR_NOW else "accepted",
-                        "code": code,
+                        "outcome": "failed" if code in _FAILED else "accepted",
+                        "code": code or None,
                         "at": _stored(slot),
                     }
                     for (slot, pipe, subscriber, _), code in zip(chunk, outcomes, strict=True)
@@ -399,7 +404,7 @@ class Engine:
                     [
                         (slot, pipe.campaign_id, subscriber, "sent")
                         for (slot, pipe, subscriber, _), code in zip(chunk, outcomes, strict=True)
-                        if code != REFUSED_FOR_NOW
+                        if code not in _FAILED
                     ],
                 )
         self._announce(happened)
@@ -420,6 +425,8 @@ class Engine:
         share = self.faults.get("partial", "share", 0.0)
         if share and one(self.settings.seed, "partial send", pipe.campaign_id, subscriber) < share:
             return REFUSED_FOR_NOW
+        if "relay_refusing" in self.faults:
+            return REFUSED_FOR_NOW
         if "accept_but_not_deliver" in self.faults:
             return None
         url = self.settings.unsubscribe_url.format(campaign=pipe.campaign_id, subscriber=subscriber)
@@ -432,6 +439,9 @@ class Engine:
         after = self.faults.get("kill_mid_batch", "after", None)
         if after is not None and may_die and self._handed - self._kill_from >= after:
             self._die(slot, pipe.campaign_id)
+        share = self.faults.get("reply_lost", "share", 0.0)
+        if share and one(self.settings.seed, "reply lost", pipe.campaign_id, subscriber) < share:
+            return NO_REPLY
         return code
 
     def _die(self, slot: int, campaign_id: int) -> None:
@@ -444,7 +454,7 @@ class Engine:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def _count(self, pipe: _Pipe, subscriber: int, code: int | None) -> None:
-        if code == REFUSED_FOR_NOW:
+        if code in _FAILED:
             pipe.errors += 1
             if pipe.errors >= self.settings.max_send_errors:
                 pipe.with_errors = pipe.stopped = True
@@ -467,6 +477,8 @@ class Engine:
         changes: dict[str, Any] = {"sent": CAMPAIGNS.c.sent + pipe.sent, "updated_at": now}
         if pipe.last_sent:
             changes["last_subscriber_id"] = pipe.last_sent
+        elif self.settings.pointer_to_count:
+            changes["last_subscriber_id"] = CAMPAIGNS.c.to_send
         if pipe.with_errors:
             changes["status"] = "paused"
         elif not pipe.stopped:

@@ -36,6 +36,13 @@ FAULTS: dict[str, Fault] = {
         {"seconds": 2.0, "speed": 0.25},
         "degraded_performance",
     ),
+    "relay_refusing": Fault(
+        "our own SMTP relay takes no more messages: each fails with 451, and too many pause the campaign", {}
+    ),
+    "reply_lost": Fault(
+        "of this share of the messages our relay's reply is lost: they arrive, the sender does not know",
+        {"share": 0.2},
+    ),
     "accept_but_not_deliver": Fault(
         "messages are logged as accepted and never handed to SMTP", {}, "partial_outage"
     ),

@@ -10,6 +10,9 @@ from typing import Protocol
 
 ACCEPTED = 250
 REFUSED_FOR_NOW = 451
+NO_REPLY = 0
+"""The whole message went out and the connection broke before the reply: it may have been taken."""
+
 GO_AHEAD = 354
 
 
@@ -63,7 +66,7 @@ class Transport(Protocol):
     """Takes one message at a time and says with which SMTP code."""
 
     def send(self, message: Outgoing) -> int:
-        """Hand `message` over and return the reply code; 250 is accepted."""
+        """Hand `message` over and return the reply code; 250 is accepted, `NO_REPLY` may have been."""
 
 
 class Nowhere:
@@ -82,13 +85,20 @@ class Smtp:
         self._session: smtplib.SMTP | None = None
 
     def send(self, message: Outgoing) -> int:
-        """Hand `message` over and return the reply code; a lost connection counts as 451."""
+        """Hand `message` over and return the reply code; a connection lost before the message counts as 451."""
         try:
             session = self._session or self._connect()
-            return self._transaction(session, message)
+            if (refusal := self._announce(session, message)) is not None:
+                return refusal
         except (OSError, smtplib.SMTPException):
             self.close()
             return REFUSED_FOR_NOW
+        try:
+            session.send(message.to_bytes() + b".\r\n")
+            return session.getreply()[0]
+        except (OSError, smtplib.SMTPException):
+            self.close()
+            return NO_REPLY
 
     def close(self) -> None:
         """Drop the connection."""
@@ -103,7 +113,8 @@ class Smtp:
         return session
 
     @staticmethod
-    def _transaction(session: smtplib.SMTP, message: Outgoing) -> int:
+    def _announce(session: smtplib.SMTP, message: Outgoing) -> int | None:
+        """Say what is to come and return the code that refuses it; None where the server waits for the message."""
         sender = message.sender.rpartition("<")[2].rstrip(">")
         commands = (f"MAIL FROM:<{sender}>", f"RCPT TO:<{message.recipient}>", "DATA")
         if session.has_extn("pipelining"):  # RFC 2920: one write, then the replies in order
@@ -118,5 +129,4 @@ class Smtp:
         if replies[-1] != GO_AHEAD:
             session.rset()
             return next(code for code in replies if code != ACCEPTED)
-        session.send(message.to_bytes() + b".\r\n")
-        return session.getreply()[0]
+        return None
