@@ -8,6 +8,7 @@ import platform
 import re
 import runpy
 import socket
+import subprocess
 import tempfile
 import time
 import uuid
@@ -192,6 +193,84 @@ def new_database(postgres_server: str) -> Iterator[Callable[[], str]]:
     with contextlib.suppress(sa.exc.OperationalError), admin.connect() as connection:
         for name in made:
             connection.execute(sa.text(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)'))
+    admin.dispose()
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[str]:
+    """The URL of a real MariaDB server, of Debian's package, without a database."""
+    import getpass
+    import shutil
+
+    path = f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin"
+    install, serve = (shutil.which(name, path=path) for name in ("mariadb-install-db", "mariadbd"))
+    if install is None or serve is None:
+        pytest.skip("no MariaDB on this machine: apt-get install mariadb-server")
+    with tempfile.TemporaryDirectory(prefix="mailstay-maria-") as folder:
+        common = ["--no-defaults", f"--datadir={folder}/data", f"--user={getpass.getuser()}"]
+        made = subprocess.run(
+            [install, *common, "--auth-root-authentication-method=normal", "--skip-test-db"],
+            capture_output=True,
+            text=True,
+        )
+        if made.returncode:
+            pytest.skip(f"MariaDB could not be set up here: {made.stdout[-300:]} {made.stderr[-300:]}")
+        server = subprocess.Popen(
+            [
+                serve,
+                *common,
+                f"--socket={folder}/s",
+                "--skip-networking",
+                "--innodb-buffer-pool-size=32M",
+                "--innodb-flush-log-at-trx-commit=0",
+                "--innodb-flush-method=nosync",
+                "--max-allowed-packet=256M",
+                f"--log-bin={folder}/log",
+                "--server-id=1",
+            ],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+        )
+        try:
+            _wait_for_mariadb(f"{folder}/s", server)
+            yield f"mysql+pymysql://root@/?unix_socket={folder}/s"
+        finally:
+            server.terminate()
+            server.wait(30)
+
+
+def _wait_for_mariadb(address: str, server: subprocess.Popen[bytes]) -> None:
+    import pymysql
+
+    for _ in range(300):
+        with contextlib.suppress(pymysql.err.OperationalError):
+            pymysql.connect(unix_socket=address, user="root").close()
+            return
+        if server.poll() is not None:
+            break
+        time.sleep(0.1)
+    pytest.skip(f"MariaDB could not be started here: exit code {server.poll()}")
+
+
+@pytest.fixture
+def new_mariadb(mariadb_server: str) -> Iterator[Callable[[], str]]:
+    """A function that creates an empty MariaDB database and returns its SQLAlchemy URL."""
+    import sqlalchemy as sa
+
+    admin = sa.create_engine(mariadb_server, isolation_level="AUTOCOMMIT")
+    made: list[str] = []
+
+    def create() -> str:
+        name = f"t_{uuid.uuid4().hex[:12]}"
+        with admin.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {name} CHARACTER SET utf8mb4")
+        made.append(name)
+        return sa.make_url(mariadb_server).set(database=name).render_as_string(hide_password=False)
+
+    yield create
+    with admin.connect() as connection:
+        for name in made:
+            connection.exec_driver_sql(f"DROP DATABASE {name}")
     admin.dispose()
 
 

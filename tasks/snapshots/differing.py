@@ -99,7 +99,7 @@ class Part:
         self._rule = rule
         self._cuts = cuts
         self._erased = 0
-        self._origin = "sqlite" if manifest.consistency["kind"].startswith("sqlite") else "postgresql"
+        self._origin = manifest.dialect
         self._dialect = dialect
         self._connection = connection
         self._scratch = scratch

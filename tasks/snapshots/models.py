@@ -176,6 +176,11 @@ class Manifest(Record):
         return digest_of(self.model_dump(mode="json"))
 
     @property
+    def dialect(self) -> str:
+        """The kind of database it was read from: the first word of its consistency's kind."""
+        return self.consistency["kind"].partition("_")[0]
+
+    @property
     def rows(self) -> int:
         """Rows of all tables."""
         return sum(table.rows for table in self.tables.values())

@@ -137,9 +137,10 @@ def _restored(
     cuts = erased_rows(store, read_ledger(store), manifest, mapping, progress)
     began = SystemClock().now()
     done: list[RestoredTable] = []
+    at_home = manifest.dialect == target.dialect
     with target.open(clock) as writer:
         facts = {
-            name: _facts(entry, manifest, target.dialect, writer.namespace, set(entries))
+            name: _facts(entry, at_home, target.dialect, writer.namespace, set(entries))
             for name, entry in entries.items()
         }
         writer.create(list(facts.values()))
@@ -157,7 +158,7 @@ def _restored(
                 progress,
                 rule=rule,
                 cuts=cuts.get(name, ()),
-                dialect=target.dialect,
+                port_to=None if at_home else target.dialect,
             )
             writer.load(facts[name], rows)
             rows.check()
@@ -172,7 +173,7 @@ def _restored(
         writer.finish(list(facts.values()))
         crash_point("restore.finished")
         reader = writer.reader()
-        if manifest.consistency["kind"].startswith(target.dialect):
+        if at_home:
             for entry in entries.values():
                 reader.read_as(entry.facts)
         done = [_compared(table, reader, loaded[table.name], progress) for table in done]
@@ -210,14 +211,14 @@ class TableRows:
         *,
         rule: tuple[str, Mapping[str, str]] | None = None,
         cuts: Sequence[Cut] = (),
-        dialect: str = "",
+        port_to: str | None = None,
     ) -> None:
         self._files = store.table_files(snapshot_id, name)
         self._where = f"snapshot {snapshot_id}, table {name}"
         self._entry = entry
         self._rule = rule
         self._cuts = cuts
-        self._dialect = dialect
+        self._port_to = port_to
         self._progress = progress
         self._read = TableChecksum()
         self.written = TableChecksum()
@@ -239,7 +240,7 @@ class TableRows:
                     self._read.add(hashes)
                     left, gone, unlinked = without(self._disarm(plain), self._cuts)
                     self.erased += gone + unlinked
-                    safe = ported(left, self._dialect)
+                    safe = ported(left, self._port_to) if self._port_to else left
                     self.written.add(hashes if safe is plain else row_hashes(safe))
                     self._progress.advance(plain.num_rows, nbytes=plain.nbytes)
                     crash_point("restore.batch")
@@ -310,10 +311,8 @@ def _disarming(mapping: str | None, table: str) -> tuple[str, Mapping[str, str]]
     return (rule.column, rule.becomes) if rule and rule.becomes else None
 
 
-def _facts(
-    entry: TableEntry, manifest: Manifest, dialect: str, namespace: str, present: set[str]
-) -> TableFacts:
-    if not manifest.consistency["kind"].startswith(dialect):
+def _facts(entry: TableEntry, at_home: bool, dialect: str, namespace: str, present: set[str]) -> TableFacts:
+    if not at_home:
         return portable(entry.facts, arrow_schema(entry), dialect, namespace)
     if dialect == "sqlite" or all(key.references in present for key in entry.facts.foreign_keys):
         return entry.facts

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from datetime import date, datetime, time
 from decimal import Decimal
 from typing import Any
+from uuid import UUID
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -21,6 +22,8 @@ from tasks.sources.facts import ColumnFacts
 
 Values = Sequence[Any]
 _DECIMAL_MAX = 76  # digits that Arrow's widest decimal holds
+FIRST_DAY, LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31, in days since 1970
+DAY = 86_400_000_000  # microseconds
 
 
 class Unfit(Exception):
@@ -130,6 +133,52 @@ def temporal_from_text(kind: pa.DataType, form: str) -> Callable[[Values], pa.Ar
         return array
 
     return convert
+
+
+def from_sql_text(kind: pa.DataType) -> Callable[[Values], pa.Array]:
+    """Return the conversion of a database's text of a date, time, timestamp, decimal or UUID into `kind`.
+
+    Whatever the text says that `kind` cannot hold does not fit: day 0, year 10000, hour 25, a further digit.
+    """
+
+    def convert(values: Values) -> pa.Array:
+        spelled = text(values)
+        if kind == pa.uuid():
+            return _uuids(values)
+        if pa.types.is_time(kind):
+            fits = pc.all(pc.match_substring_regex(spelled, r"^([01]\d|2[0-3])(:[0-5]\d){2}(\.\d{1,6})?$"))
+            if fits.as_py() is False:
+                raise Unfit
+            return _array([None if one is None else time.fromisoformat(one) for one in values], kind)
+        array = _cast(spelled, kind)
+        if pa.types.is_date(kind) or pa.types.is_timestamp(kind):
+            least = pc.min(array).cast(pa.int32() if pa.types.is_date(kind) else pa.int64()).as_py()
+            if least is not None and least < FIRST_DAY * (1 if pa.types.is_date(kind) else DAY):
+                raise Unfit
+        return array
+
+    return convert
+
+
+def single(values: Values) -> pa.Array:
+    """Turn doubles that are all floats of 32 bits into those."""
+    _require(values, {float, type(None)})
+    array = _array(values, pa.float64())
+    narrow = pc.cast(array, pa.float32(), safe=False)
+    if not pc.cast(narrow, pa.float64()).equals(array):
+        raise Unfit
+    return narrow
+
+
+def _uuids(values: Values) -> pa.Array:
+    try:
+        found = [None if one is None else UUID(one) for one in values]
+    except ValueError:
+        raise Unfit from None
+    if any(one is not None and str(one) != text for one, text in zip(found, values, strict=True)):
+        raise Unfit
+    storage = pa.array([None if one is None else one.bytes for one in found], pa.binary(16))
+    return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
 
 def time_text(array: pa.Array, form: str) -> pa.Array:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from tasks.core import address, compiled
-from tasks.sources.columns import Unfit
+from tasks.sources.columns import DAY, FIRST_DAY, LAST_DAY, Unfit
 
 Bytes = npt.NDArray[np.uint8]
 Longs = npt.NDArray[np.int64]
@@ -29,8 +29,6 @@ SLACK = 16
 """Bytes that may be read behind a row, and do not count."""
 
 _LONG = 2**63 - 1
-_DAY = 86_400_000_000
-_FIRST_DAY, _LAST_DAY = -719_162, 2_932_896  # 0001-01-01 and 9999-12-31, in days since 1970
 
 
 class Broken(Exception):
@@ -174,7 +172,7 @@ def boolean(field: Field) -> pa.Array:
 def date(field: Field) -> pa.Array:
     """Decode days since 2000."""
     days = _numbers(field, 4).view(np.int32).astype(np.int64) + EPOCH_DAYS
-    _require(field, days, _FIRST_DAY, _LAST_DAY)
+    _require(field, days, FIRST_DAY, LAST_DAY)
     return _array(pa.date32(), field, days.astype(np.int32))
 
 
@@ -183,8 +181,8 @@ def timestamp(zone: str | None) -> Decode:
 
     def decode(field: Field) -> pa.Array:
         since = _numbers(field, 8).view(np.int64)
-        _require(field, since, (_FIRST_DAY - EPOCH_DAYS) * _DAY, (_LAST_DAY - EPOCH_DAYS + 1) * _DAY - 1)
-        return _array(pa.timestamp("us", zone), field, since + EPOCH_DAYS * _DAY)
+        _require(field, since, (FIRST_DAY - EPOCH_DAYS) * DAY, (LAST_DAY - EPOCH_DAYS + 1) * DAY - 1)
+        return _array(pa.timestamp("us", zone), field, since + EPOCH_DAYS * DAY)
 
     return decode
 
@@ -192,7 +190,7 @@ def timestamp(zone: str | None) -> Decode:
 def time_of_day(field: Field) -> pa.Array:
     """Decode microseconds since midnight."""
     since = _numbers(field, 8).view(np.int64)
-    _require(field, since, 0, _DAY - 1)
+    _require(field, since, 0, DAY - 1)
     return _array(pa.time64("us"), field, since)
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 import sqlalchemy as sa
 
 from tasks.core import UsageError
+from tasks.sources.dialects import DialectSource
+from tasks.sources.duck import DuckdbSource
+from tasks.sources.mysql import MysqlSource
 from tasks.sources.postgresql import PostgresqlSource
 from tasks.sources.postgresql_target import PostgresqlTarget
 from tasks.sources.reading import Source
@@ -27,23 +30,29 @@ def open_source(
 
     Args:
         name: the source's name in the plan.
-        url: `sqlite:///path` or `postgresql://user@host/database`.
+        url: `sqlite:///path`, `duckdb:///path`, `postgresql://user@host/database`, `mysql://user@host/database`, or
+            that of any other dialect of SQLAlchemy that is installed.
         tables: the tables to read; none given means all.
         exclude: tables to leave out.
-        schema: the PostgreSQL schema; by default the first of the role's search path.
+        schema: the schema; by default PostgreSQL's first of the role's search path, or the dialect's own.
 
     Raises:
-        UsageError: the URL cannot be read, or names a kind of database that Mailstay does not read.
+        UsageError: the URL cannot be read.
     """
     parsed = _parsed(url, f"source {name}")
     backend = parsed.get_backend_name()
     if backend == "sqlite":
         return SqliteSource(name, parsed, tuple(tables), tuple(exclude))
-    if backend == "postgresql":
-        return PostgresqlSource(name, parsed, tuple(tables), tuple(exclude), schema)
-    raise UsageError(
-        f"Mailstay does not read {backend} databases", where=f"source {name}", fix="use SQLite or PostgreSQL"
-    )
+    kind = _SOURCES.get(backend, DialectSource)
+    return kind(name, parsed, tuple(tables), tuple(exclude), schema)
+
+
+_SOURCES: dict[str, Callable[[str, sa.URL, tuple[str, ...], tuple[str, ...], str | None], Source]] = {
+    "postgresql": PostgresqlSource,
+    "mysql": MysqlSource,
+    "mariadb": MysqlSource,
+    "duckdb": DuckdbSource,
+}
 
 
 def open_target(url: str, *, schema: str | None = None) -> Target:
@@ -62,7 +71,8 @@ def open_target(url: str, *, schema: str | None = None) -> Target:
     if parsed.get_backend_name() == "postgresql":
         return PostgresqlTarget(parsed, schema)
     raise UsageError(
-        f"Mailstay does not write {parsed.get_backend_name()} databases", fix="use SQLite or PostgreSQL"
+        f"Mailstay does not write {parsed.get_backend_name()} databases",
+        fix="restore into SQLite or PostgreSQL, or `mailstay export` the tables to load them yourself",
     )
 
 

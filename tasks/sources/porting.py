@@ -13,6 +13,9 @@ from tasks.sources.reading import quoted
 _EXACT_DIGITS = 15
 """Decimal digits that a double keeps."""
 
+_UNSIGNED = pa.decimal128(20, 0)
+"""Holds every unsigned number of 64 bits."""
+
 
 def portable(facts: TableFacts, schema: pa.Schema, dialect: str, namespace: str = "") -> TableFacts:
     """Return the table as `dialect` can hold it: same names, values that read back the same, and the primary key.
@@ -60,24 +63,37 @@ def portable(facts: TableFacts, schema: pa.Schema, dialect: str, namespace: str 
 
 
 def ported(batch: pa.RecordBatch, dialect: str) -> pa.RecordBatch:
-    """Return the rows as they read back from a table that `portable` describes.
-
-    SQLite has no UUID and no exact decimal of more than 15 digits, only their text, and no float of 32 bits.
-    """
-    if dialect != "sqlite":
-        return batch
+    """Return the rows as they read back from a table that `portable` describes."""
+    change = _in_sqlite if dialect == "sqlite" else _in_postgresql
     for at, field in enumerate(batch.schema):
-        column = batch.column(at)
-        if field.type == pa.uuid():
-            column = uuid_text(column)
-        elif pa.types.is_float32(field.type):
-            column = pc.cast(column, pa.float64())
-        elif pa.types.is_decimal(field.type) and field.type.precision > _EXACT_DIGITS:
-            column = pc.cast(column, pa.string())
-        else:
-            continue
-        batch = batch.set_column(at, pa.field(field.name, column.type), column)
+        column = change(batch.column(at))
+        if column.type != field.type:
+            batch = batch.set_column(at, pa.field(field.name, column.type), column)
     return batch
+
+
+def _in_sqlite(column: pa.Array) -> pa.Array:
+    """Return the values as SQLite has them: no UUID, no exact number of more than 15 digits, no float of 32 bits."""
+    kind = column.type
+    if kind == pa.uuid():
+        return uuid_text(column)
+    if pa.types.is_float32(kind):
+        return pc.cast(column, pa.float64())
+    if _is_long(kind):
+        return pc.cast(column, pa.string())
+    return column
+
+
+def _in_postgresql(column: pa.Array) -> pa.Array:
+    """Return the values as PostgreSQL has them: no number without a sign."""
+    kind = column.type
+    if kind == pa.uint64():
+        return pc.cast(column, _UNSIGNED)
+    return pc.cast(column, pa.int64()) if pa.types.is_integer(kind) else column
+
+
+def _is_long(kind: pa.DataType) -> bool:
+    return bool(kind == pa.uint64() or (pa.types.is_decimal(kind) and kind.precision > _EXACT_DIGITS))
 
 
 def uuid_text(column: pa.Array) -> pa.Array:
@@ -88,6 +104,8 @@ def uuid_text(column: pa.Array) -> pa.Array:
 def _sqlite(kind: pa.DataType, column: ColumnFacts) -> str:
     if column.cast == "sql_literal":
         return ""
+    if _is_long(kind):
+        return "TEXT"  # as a number it would lose digits by SQLite's numeric affinity
     if pa.types.is_integer(kind):
         return "INTEGER"
     if pa.types.is_floating(kind):
@@ -95,8 +113,7 @@ def _sqlite(kind: pa.DataType, column: ColumnFacts) -> str:
     if pa.types.is_boolean(kind):
         return "BOOLEAN"
     if pa.types.is_decimal(kind):
-        # More digits than a double holds would lose some by SQLite's numeric affinity.
-        return f"NUMERIC({kind.precision}, {kind.scale})" if kind.precision <= _EXACT_DIGITS else "TEXT"
+        return f"NUMERIC({kind.precision}, {kind.scale})"
     if pa.types.is_date(kind):
         return "DATE"
     if pa.types.is_timestamp(kind):
@@ -109,8 +126,10 @@ def _sqlite(kind: pa.DataType, column: ColumnFacts) -> str:
 
 
 def _postgresql(kind: pa.DataType) -> str:
+    if kind == pa.uuid():
+        return "uuid"
     if pa.types.is_integer(kind):
-        return "bigint"
+        return f"numeric({_UNSIGNED.precision},0)" if kind == pa.uint64() else "bigint"
     if pa.types.is_floating(kind):
         return "real" if pa.types.is_float32(kind) else "double precision"
     if pa.types.is_boolean(kind):

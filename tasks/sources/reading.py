@@ -29,7 +29,7 @@ class Source(Protocol):
 
     @property
     def dialect(self) -> str:
-        """`sqlite` or `postgresql`."""
+        """The kind of database: `sqlite`, `postgresql`, `mysql`, `duckdb`, or another name of SQLAlchemy's."""
 
     def open(self, clock: Clock) -> AbstractContextManager[SourceReader]:
         """Begin one read transaction; everything the reader gives is of that point in time.
