@@ -2,6 +2,10 @@
 
 PROMISES = {
     "tests/snapshots/test_round_trip.py": "Any tables come back from a snapshot exactly as they were",
+    "tests/sources/test_mysql.py": "Every value of MySQL and MariaDB is read exactly or as the server's own text, from one point",
+    "tests/sources/test_duckdb.py": "Every value of DuckDB is read exactly or as DuckDB's own text, or refused",
+    "tests/sources/test_dialects.py": "A dialect that nobody knows is read exactly, or refused",
+    "tests/snapshots/test_dialects.py": "Snapshots of MariaDB and DuckDB are restored into SQLite and PostgreSQL value for value",
     "tests/snapshots/test_kills.py": "Killed at any write step, every operation leaves a store that verifies, nothing half, and a next run that succeeds",
     "tests/flows/test_backup.py": "A killed backup leaves a store that verifies, no half snapshot, and a next run that succeeds",
     "tests/snapshots/test_restore.py": "A restore gives back every value, or leaves the database as it was",

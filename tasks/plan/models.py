@@ -90,12 +90,18 @@ SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 class SourcePlan(_Part):
     """A database whose tables are backed up from one consistent point."""
 
-    url: str | None = Field(None, description="SQLAlchemy URL without a password.")
+    url: str | None = Field(
+        None,
+        description="SQLAlchemy URL without a password: `sqlite:///…`, `duckdb:///…`, `postgresql://…`, `mysql://…` "
+        "(MariaDB too), or that of another installed dialect.",
+    )
     url_env: str | None = Field(None, description="Environment variable with the SQLAlchemy URL.")
     mapping: Literal["shop", "listmonk", "none"] = Field(
         "none", description="Which mapping brings this source's tables onto the canonical model."
     )
-    db_schema: str | None = Field(None, alias="schema", description="Database schema; the default if absent.")
+    db_schema: str | None = Field(
+        None, alias="schema", description="Database schema (MySQL: database); the default if absent."
+    )
     tables: list[str] = Field(default=[], description="The tables to back up; empty means all.")
     exclude: list[str] = Field(default=[], description="Tables to leave out.")
     contracts: str | None = Field(

@@ -203,9 +203,10 @@ def _unfit_for_csv(kind: pa.DataType) -> bool:
 
 
 def _unfit_for_delta(kind: pa.DataType) -> bool:
-    """Return whether Delta has no such type: times of day, UUIDs, more than 38 digits, negative scales."""
+    """Return whether Delta has no such type: times of day, UUIDs, unsigned, more than 38 digits, negative scales."""
     return bool(
         pa.types.is_time(kind)
+        or pa.types.is_unsigned_integer(kind)
         or kind == pa.uuid()
         or pa.types.is_decimal256(kind)
         or (pa.types.is_decimal(kind) and kind.scale < 0)

@@ -7,6 +7,7 @@ turns that text back into every value of the column.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -112,9 +113,11 @@ class DialectReader(CursorReader):
             self._connection.execute(sa.select(sa.literal(1)).select_from(there).where(sa.false()))
         known = sa.MetaData(schema=self._schema)
         for name in names:
-            self._reflected[name] = table = sa.Table(
-                name, known, autoload_with=self._connection, resolve_fks=False
-            )
+            with warnings.catch_warnings(
+                action="ignore", category=sa.exc.SAWarning
+            ):  # of a type nobody knows
+                table = sa.Table(name, known, autoload_with=self._connection, resolve_fks=False)
+            self._reflected[name] = table
             columns = [_column(one) for one in table.columns]
             self._tables[name] = Table(
                 _facts(table, columns, self._connection.dialect), columns, by_key=_by_number(table)
