@@ -19,7 +19,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 
 from tasks.core import Clock, UsageError
 from tasks.sources import columns as make
-from tasks.sources.columns import Column, Unfit, Values
+from tasks.sources.columns import Column, Values
 from tasks.sources.errors import SourceError
 from tasks.sources.facts import ColumnFacts, ForeignKey, TableFacts
 from tasks.sources.reading import Cursor, CursorReader, SourceReader, Table, chosen

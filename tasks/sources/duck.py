@@ -263,7 +263,7 @@ def _described(raw: duckdb.DuckDBPyConnection, schema: str, name: str) -> Table:
     here = "database_name = current_database() AND schema_name = ? AND table_name = ?"
     found = _rows(
         raw,
-        "SELECT column_name, data_type, is_nullable, is_generated, comment FROM duckdb_columns()"
+        "SELECT column_name, data_type, is_nullable, is_generated, comment FROM duckdb_columns()"  # noqa: S608
         f" WHERE {here} ORDER BY column_index",
         schema,
         name,
@@ -271,7 +271,7 @@ def _described(raw: duckdb.DuckDBPyConnection, schema: str, name: str) -> Table:
     columns = [_column(*row[:4]) for row in found]
     keys = _rows(
         raw,
-        "SELECT constraint_type, constraint_column_names, referenced_table, referenced_column_names"
+        "SELECT constraint_type, constraint_column_names, referenced_table, referenced_column_names"  # noqa: S608
         f" FROM duckdb_constraints() WHERE {here} AND constraint_type IN ('PRIMARY KEY', 'FOREIGN KEY')"
         " ORDER BY constraint_index",
         schema,

@@ -165,8 +165,8 @@ def test_names_keys_indexes_and_tables_without_rows_or_key(database: str, writer
     run(
         writer,
         "CREATE TABLE p (a integer, b integer, PRIMARY KEY (b, a))",
-        "CREATE TABLE t (id integer PRIMARY KEY, x integer, y integer, twice integer GENERATED ALWAYS AS (x * 2) STORED,"
-        " FOREIGN KEY (y, x) REFERENCES p (b, a))",
+        "CREATE TABLE t (id integer PRIMARY KEY, x integer, y integer,"
+        " twice integer GENERATED ALWAYS AS (x * 2) STORED, FOREIGN KEY (y, x) REFERENCES p (b, a))",
         "CREATE INDEX by_x ON t (x)",
         'CREATE TABLE "Odd ""name; -- :x %%s" ("a.b" integer, "select" text)',
         "INSERT INTO \"Odd \"\"name; -- :x %%s\" VALUES (1, ''), (1, '')",

@@ -218,7 +218,8 @@ def test_while_it_is_read_no_other_process_can_write(built: Built) -> None:
 
 def test_a_file_that_is_open_for_writing_is_one_clear_error(built: Built) -> None:
     url = built("CREATE TABLE t (id INTEGER)")
-    hold = f"import duckdb, sys; c = duckdb.connect({url.removeprefix('duckdb:///')!r}); print(1, flush=True); sys.stdin.read()"
+    path = url.removeprefix("duckdb:///")
+    hold = f"import duckdb, sys; c = duckdb.connect({path!r}); print(1, flush=True); sys.stdin.read()"
     with subprocess.Popen(
         [sys.executable, "-c", hold], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as holder:
