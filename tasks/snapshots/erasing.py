@@ -55,8 +55,8 @@ from tasks.snapshots.persons import (
     without,
 )
 from tasks.snapshots.pruning import needed_objects, stored_objects
-from tasks.snapshots.spool import ParquetSpool, spool_folder
-from tasks.snapshots.store import Store
+from tasks.snapshots.spool import ParquetSpool, spooling
+from tasks.snapshots.store import Store, object_problem
 from tasks.snapshots.taking import arrow_schema
 
 _RECORD = "\0record"  # no column is called so
@@ -573,7 +573,7 @@ class _Rewriting:
 
     def run(self, snapshots: list[str]) -> None:
         """Store the new objects of each snapshot, then replace its manifest."""
-        with spool_folder(self.store.storage.root) as folder:
+        with spooling(self.store.storage.root, "erasure") as folder:
             self.search.progress.start("snapshots replaced", len(snapshots))
             for name in snapshots:
                 self._replace(self.search.manifests[name], folder)
@@ -647,7 +647,7 @@ class _Rewriting:
         """Store rows as a backup would, and return their objects and checksum."""
         schema, checksum = arrow_schema(entry), TableChecksum()
         with ParquetSpool(
-            folder, schema, entry.facts.primary_key, self.store.put_object, segment_rows=entry.segment_rows
+            folder, schema, entry.facts.primary_key, self._put, segment_rows=entry.segment_rows
         ) as spool:
             for batch in batches:
                 plain = pa.RecordBatch.from_arrays(
@@ -658,6 +658,22 @@ class _Rewriting:
                 checksum.add(hashes)
                 spool.write(plain, hashes)
         return spool.objects, checksum
+
+    def _put(self, ref: ObjectRef, file: Path) -> bool:
+        """Store an object and read it back: what it replaces is deleted, and then nobody else has these rows.
+
+        Raises:
+            Damaged: it is not what was written.
+        """
+        new = self.store.put_object(ref, file)
+        if new and (problem := object_problem(self.store.storage, ref)):
+            self.store.storage.delete(ref.path)
+            raise Damaged(
+                f"A new object {problem}",
+                where=self.store.url,
+                fix="mend the disk, then run the erasure again; the snapshot is as it was",
+            )
+        return new
 
 
 def _delete_unneeded(store: Store) -> tuple[int, int]:

@@ -29,6 +29,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.core import crash_point
+from tasks.snapshots.errors import StoreError
 from tasks.snapshots.models import KeyValue, ObjectRef
 from tasks.snapshots.storage import SPOOL
 
@@ -239,6 +240,28 @@ def writer_options(schema: pa.Schema, sample: pa.Table | None) -> dict[str, Any]
         "write_page_checksum": True,
         "store_schema": True,
     }
+
+
+@contextlib.contextmanager
+def spooling(beside: Path | None, what: str) -> Iterator[Path]:
+    """Yield the folder that `spool_folder` yields, and turn what the disk refuses meanwhile into our own error.
+
+    Args:
+        beside: the store's folder, if it is in one.
+        what: what writes there, in one word.
+
+    Raises:
+        StoreError: the disk is full, or broken.
+    """
+    try:
+        with spool_folder(beside) as folder:
+            yield folder
+    except OSError as error:
+        raise StoreError(
+            f"The disk refused to take the copy of a table: {error.strerror or error}",
+            where=str(beside or tempfile.gettempdir()),
+            fix=f"make room or mend the disk, then run the {what} again; nothing that was committed is lost",
+        ) from None
 
 
 @contextlib.contextmanager

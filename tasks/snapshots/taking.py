@@ -6,9 +6,9 @@ import base64
 import platform
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, suppress
 from datetime import datetime
 from itertools import chain
 from pathlib import Path
@@ -17,11 +17,11 @@ from threading import Lock
 import pyarrow as pa
 
 from tasks.core import Behind, Clock, Progress, SilentProgress, TableChecksum, crash_point, row_hashes
-from tasks.snapshots.errors import AlreadyCommitted, SnapshotError, StoreError
+from tasks.snapshots.errors import AlreadyCommitted, SnapshotError
 from tasks.snapshots.leases import lease, wait_for_prune
 from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name, split_name
 from tasks.snapshots.pacing import RateLimit
-from tasks.snapshots.spool import OBJECT_BYTES, ParquetSpool, segment_rows_for, spool_folder
+from tasks.snapshots.spool import OBJECT_BYTES, ParquetSpool, segment_rows_for, spooling
 from tasks.snapshots.store import Store
 from tasks.sources import BATCH_ROWS, Source, SourceReader, ValueDoesNotFit
 
@@ -70,7 +70,7 @@ def take_snapshot(
         wait_for_prune(store)
         earlier = store.snapshot_ids(source.name)
         before = store.manifest(earlier[-1]).tables if earlier else {}
-        with source.open(clock) as reader, _spooling(store), spool_folder(store.storage.root) as folder:
+        with source.open(clock) as reader, spooling(store.storage.root, "backup") as folder:
             counts = {facts.name: reader.row_count(facts.name) for facts in reader.tables()}
             read = _Read(RateLimit(limit_rate, clock) if limit_rate else None, progress)
             progress.start(source.name, sum(counts.values()))
@@ -84,19 +84,6 @@ def take_snapshot(
             progress.finish()
         crash_point("snapshot.objects_stored")
         return _commit(store, source.name, reader.consistency, tables, plan_digest, started_at, clock)
-
-
-@contextmanager
-def _spooling(store: Store) -> Iterator[None]:
-    """Turn what the disk says while tables are spooled into our own error."""
-    try:
-        yield
-    except OSError as error:
-        raise StoreError(
-            f"The disk refused to take the copy of a table: {error.strerror or error}",
-            where=str(store.storage.root or tempfile.gettempdir()),
-            fix="make room or mend the disk, then run the backup again; nothing was committed",
-        ) from None
 
 
 def _of_all(

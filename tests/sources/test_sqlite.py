@@ -265,8 +265,9 @@ def test_a_missing_file_is_an_error_and_is_not_created(tmp_path: Path) -> None:
 
 
 def test_a_database_of_an_unknown_kind_is_refused_without_its_url() -> None:
-    with pytest.raises(UsageError, match="does not read mysql") as caught:
-        open_source("s", "mysql://root:secret@host/db")
+    with pytest.raises(UsageError, match="has no dialect 'nosuch'") as caught:
+        with open_source("s", "nosuch://root:secret@host/db").open(SystemClock()):
+            pass
     assert "secret" not in str(caught.value)
 
 
