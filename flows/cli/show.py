@@ -374,11 +374,12 @@ def erased(result: Any, *, rewrite: bool) -> None:
 def backups(taken: Sequence[Any]) -> None:
     """Print what a backup took."""
     table(
-        ["snapshot", "tables", "rows", "size", "verified", "seconds"],
+        ["snapshot", "tables", "not read", "rows", "size", "verified", "seconds"],
         [
             [
                 one.snapshot_id,
                 one.tables,
+                one.unread or "",
                 f"{one.rows:,}",
                 size(one.bytes),
                 "every byte" if one.verified else "DAMAGED",
@@ -386,7 +387,7 @@ def backups(taken: Sequence[Any]) -> None:
             ]
             for one in taken
         ],
-        numbers=["tables", "rows", "size", "seconds"],
+        numbers=["tables", "not read", "rows", "size", "seconds"],
     )
 
 

@@ -119,6 +119,16 @@ class SourcePlan(_Part):
         le=16,
         description="Tables that a backup reads at the same time, each over a connection of its own.",
     )
+    narrow: Literal["none", "changes"] = Field(
+        "none",
+        description="With `changes`, tables that PostgreSQL (17 or later, `summarize_wal = on`) proves unchanged since "
+        "the snapshot before are taken over from it and not read.",
+    )
+    full_read_every: int = Field(
+        10,
+        ge=1,
+        description="With `narrow: changes`: every table is read at the latest in so many snapshots.",
+    )
 
     @field_validator("limit_rate")
     @classmethod
@@ -134,6 +144,12 @@ class SourcePlan(_Part):
     def _one_url(self) -> SourcePlan:
         if (self.url is None) == (self.url_env is None):
             raise ValueError("give exactly one of url and url_env")
+        return self
+
+    @model_validator(mode="after")
+    def _a_record_of_changes(self) -> SourcePlan:
+        if self.narrow == "changes" and self.url is not None and not self.url.startswith("postgresql"):
+            raise ValueError("only PostgreSQL keeps a record of its changes: remove narrow")
         return self
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from tasks.core import plural
 from tasks.snapshots.diffing import schema_changes
-from tasks.snapshots.models import Manifest, ObjectRef, snapshot_name
+from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name
 from tasks.snapshots.store import Store
 
 
@@ -50,7 +50,9 @@ def costs(store: Store, snapshot_id: str) -> list[TableCost]:
             new_bytes=entry.new_bytes,
             reused_objects=len(entry.objects) - entry.new_objects,
             reused_bytes=sum(ref.bytes for ref in entry.objects) - entry.new_bytes,
-            reason=_reason(manifest, parent, name) if parent and name in parent.tables else absent,
+            reason=_reason(manifest, parent, name) + _read_because(entry)
+            if parent and name in parent.tables
+            else absent,
         )
         for name, entry in manifest.tables.items()
     ]
@@ -58,6 +60,10 @@ def costs(store: Store, snapshot_id: str) -> list[TableCost]:
 
 def _reason(manifest: Manifest, parent: Manifest, name: str) -> str:
     entry, before = manifest.tables[name], parent.tables[name]
+    if entry.reading and entry.reading.read_in:
+        return (
+            f"not read: {entry.reading.why} since {entry.reading.read_in} ({entry.reading.unread} in a row)"
+        )
     schema = schema_changes(before, entry)
     if schema:
         return f"schema changed: {'; '.join(schema)}"
@@ -87,6 +93,13 @@ def _reason(manifest: Manifest, parent: Manifest, name: str) -> str:
     touched = sum(one not in known for one in now)
     net = "" if not more else f" ({plural(abs(more), 'row')} {'more' if more > 0 else 'fewer'})"
     return f"changed rows in {touched:,} of {plural(len(now), 'segment')}{net}"
+
+
+def _read_because(entry: TableEntry) -> str:
+    if entry.reading is None or entry.reading.read_in:
+        return ""
+    but = ", and ITS ROWS CHANGED ALTHOUGH NO CHANGE WAS RECORDED" if entry.reading.contradicted else ""
+    return f"; read because {entry.reading.why}{but}"
 
 
 def _goes_on(last: ObjectRef, tail: list[ObjectRef]) -> bool:

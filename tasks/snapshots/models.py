@@ -18,7 +18,7 @@ from pydantic import (
 )
 
 from tasks.core import UsageError, digest_of
-from tasks.sources import ColumnFacts, ForeignKey, TableFacts
+from tasks.sources import ChangeFacts, ColumnFacts, ForeignKey, TableFacts
 
 FORMAT_VERSION = 1
 State = Literal["committed", "valid", "quarantined"]
@@ -72,6 +72,11 @@ class Record(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+def _without_empty(body: dict[str, Any], *later: str) -> dict[str, Any]:
+    """Return `body` without those of the keys `later` that are empty: records signed before they existed lack them."""
+    return {key: value for key, value in body.items() if value or key not in later}
+
+
 class ObjectRef(Record):
     """One immutable Parquet object; its path follows from its hash, so that a manifest cannot name any other file.
 
@@ -90,6 +95,22 @@ class ObjectRef(Record):
         return object_path(self.sha256)
 
 
+class Reading(Record):
+    """Whether a table was read, where the plan lets the database's own record of changes decide.
+
+    Args:
+        why: why it was read, or was not, as the end of a sentence.
+        unread: in so many snapshots, one after the other, nobody has read it; 0 if it was read for this one.
+        read_in: the snapshot that read it last; None if it was read for this one.
+        contradicted: the database had recorded no change, but the rows that were read are others.
+    """
+
+    why: str
+    unread: int = Field(ge=0)
+    read_in: SnapshotId | None = None
+    contradicted: bool = False
+
+
 class TableEntry(Record):
     """One table of a snapshot.
 
@@ -103,6 +124,7 @@ class TableEntry(Record):
         segment_rows: rows of a segment on average; the next snapshot keeps it, so that segments end at the same rows.
         new_objects: objects that were not in the store yet, with `new_bytes`: what this snapshot cost.
         objects: the Parquet objects, one a segment, in the order of their rows.
+        reading: whether it was read; not written where every table is.
     """
 
     facts: TableFacts
@@ -115,6 +137,11 @@ class TableEntry(Record):
     new_objects: int = Field(ge=0)
     new_bytes: int = Field(ge=0)
     objects: list[ObjectRef] = Field(min_length=1)
+    reading: Reading | None = None
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_empty(handler(self), "reading")
 
 
 class Replacement(Record):
@@ -141,7 +168,8 @@ class Manifest(Record):
         consistency: the point all tables were read at: `kind`, `id`, `at` (ISO 8601) and what the source adds.
         plan_digest: digest of the plan the backup ran under.
         tools: versions of the libraries that wrote the snapshot.
-        replaced: the earlier forms of this manifest, oldest first; not written where there is none.
+        changes: what the source tells of its changes, so that the next snapshot can prove which tables had none.
+        replaced: the earlier forms of this manifest, oldest first. Neither of the two is written where there is none.
     """
 
     format: Literal[1] = 1
@@ -156,14 +184,12 @@ class Manifest(Record):
     finished_at: AwareDatetime
     tools: dict[str, str]
     tables: dict[str, TableEntry]
+    changes: ChangeFacts | None = None
     replaced: list[Replacement] = []
 
     @model_serializer(mode="wrap")
     def _as_it_was_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        body: dict[str, Any] = handler(self)
-        if not self.replaced:
-            del body["replaced"]
-        return body
+        return _without_empty(handler(self), "changes", "replaced")
 
     @property
     def digests(self) -> list[str]:
@@ -373,6 +399,7 @@ __all__ = [
     "Manifest",
     "ObjectRef",
     "ReadBack",
+    "Reading",
     "Replacement",
     "Rewrite",
     "SnapshotInfo",

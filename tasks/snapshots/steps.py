@@ -35,7 +35,11 @@ from tasks.sources import SourceError, open_source, open_target
 
 @dataclass(frozen=True)
 class BackedUp:
-    """One snapshot that a backup took: what is in it, and whether every byte was read back and was right."""
+    """One snapshot that a backup took: what is in it, and whether every byte was read back and was right.
+
+    Attributes:
+        unread: how many of the tables were taken over from the snapshot before, as nothing in them had changed.
+    """
 
     snapshot_id: str
     source: str
@@ -45,6 +49,7 @@ class BackedUp:
     verified: bool
     findings: int
     seconds: float
+    unread: int = 0
 
 
 @dataclass(frozen=True)
@@ -92,17 +97,28 @@ def snapshot_source(plan: str, source: str, limit_rate: str = "") -> BackedUp:
         plan_digest=loaded.digest,
         limit_rate=bytes_per_second(rate) if rate else None,
         readers=settings.readers,
+        full_read_every=settings.full_read_every if settings.narrow == "changes" else None,
         progress=current_progress(),
     )
     seconds = (SystemClock().now() - began).total_seconds()
+    taken = _summary(manifest, seconds)
     get_run_logger().info(
-        "Committed %s: %s in %s, %.1f s",
+        "Committed %s: %s in %s, %d of them unchanged and not read, %.1f s",
         manifest.snapshot_id,
         plural(manifest.rows, "row"),
-        plural(len(manifest.tables), "table"),
+        plural(taken.tables, "table"),
+        taken.unread,
         seconds,
     )
-    return _summary(manifest, seconds)
+    for name, entry in manifest.tables.items():
+        if entry.reading and entry.reading.contradicted:
+            get_run_logger().error(
+                "%s has changed although the database had recorded no change, so the snapshots before %s that did not "
+                "read it may hold old rows; do not narrow the reading of this database",
+                name,
+                manifest.snapshot_id,
+            )
+    return taken
 
 
 @task(task_run_name="verify-{taken.source}", retries=2, retry_delay_seconds=[2, 10])
@@ -121,11 +137,11 @@ def verify_snapshot(plan: str, taken: BackedUp) -> BackedUp:
 def publish_backup(taken: list[BackedUp]) -> None:
     """Show the snapshots of this run as a Prefect artifact."""
     lines = [
-        "| snapshot | tables | rows | bytes | verified | seconds |",
-        "| --- | --: | --: | --: | --- | --: |",
+        "| snapshot | tables | not read | rows | bytes | verified | seconds |",
+        "| --- | --: | --: | --: | --: | --- | --: |",
     ]
     lines += [
-        f"| {one.snapshot_id} | {one.tables} | {one.rows:,} | {one.bytes:,} | "
+        f"| {one.snapshot_id} | {one.tables} | {one.unread} | {one.rows:,} | {one.bytes:,} | "
         f"{'every byte' if one.verified else plural(one.findings, 'finding')} | {one.seconds:.1f} |"
         for one in taken
     ]
@@ -659,6 +675,7 @@ def _summary(manifest: Manifest, seconds: float) -> BackedUp:
         verified=False,
         findings=0,
         seconds=round(seconds, 3),
+        unread=sum(one.reading is not None and one.reading.unread > 0 for one in manifest.tables.values()),
     )
 
 

@@ -508,16 +508,19 @@ class Store:
         On a local store an object that is there is hashed again, and replaced if it was damaged. An object store
         keeps its own checksums: there the size must be right.
         """
-        present = self.storage.size(ref.path)
-        if present == ref.bytes and (
-            self.storage.root is None or self.storage.hash(ref.path)[0] == ref.sha256
-        ):
+        if self.has_whole(ref):
             self.storage.settle(ref.path)  # whoever put it there may have died before that
             return False
         crash_point("object.before_put")
         self.storage.put_file(ref.path, file)
         crash_point("object.after_put")
         return True
+
+    def has_whole(self, ref: ObjectRef) -> bool:
+        """Return whether an object is there and whole: hashed on a local store, else of the right size."""
+        if self.storage.size(ref.path) != ref.bytes:
+            return False
+        return self.storage.root is None or self.storage.hash(ref.path)[0] == ref.sha256
 
     @property
     def can_sign(self) -> bool:

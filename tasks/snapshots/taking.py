@@ -20,10 +20,11 @@ from tasks.core import Behind, Clock, Progress, SilentProgress, TableChecksum, c
 from tasks.snapshots.errors import AlreadyCommitted, SnapshotError
 from tasks.snapshots.leases import lease, wait_for_prune
 from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name, split_name
+from tasks.snapshots.narrowing import Narrowed, narrow
 from tasks.snapshots.pacing import RateLimit
 from tasks.snapshots.spool import OBJECT_BYTES, ParquetSpool, segment_rows_for, spooling
 from tasks.snapshots.store import Store
-from tasks.sources import BATCH_ROWS, Source, SourceReader, ValueDoesNotFit
+from tasks.sources import BATCH_ROWS, ChangeFacts, Source, SourceReader, ValueDoesNotFit
 
 
 def take_snapshot(
@@ -36,6 +37,7 @@ def take_snapshot(
     object_bytes: int = OBJECT_BYTES,
     limit_rate: int | None = None,
     readers: int = 1,
+    full_read_every: int | None = None,
     progress: Progress | None = None,
 ) -> Manifest:
     """Copy all tables of `source` from one consistent point into `store` and return the committed manifest.
@@ -55,6 +57,8 @@ def take_snapshot(
             the longer.
         readers: the most tables that are read at the same time, each over a connection of its own; more than one only
             where the source can share its point in time (PostgreSQL).
+        full_read_every: tables that the source proves unchanged are taken over from the snapshot before, and read at
+            the latest in so many snapshots; None reads every table.
         progress: is told of the rows and bytes of all tables.
 
     Raises:
@@ -69,9 +73,15 @@ def take_snapshot(
     with lease(store, "backup"):
         wait_for_prune(store)
         earlier = store.snapshot_ids(source.name)
-        before = store.manifest(earlier[-1]).tables if earlier else {}
+        parent = store.manifest(earlier[-1]) if earlier else None
+        before = parent.tables if parent else {}
         with source.open(clock) as reader, spooling(store.storage.root, "backup") as folder:
-            counts = {facts.name: reader.row_count(facts.name) for facts in reader.tables()}
+            narrowed = Narrowed()
+            if full_read_every is not None:
+                version = _tools()["mailstay"]
+                narrowed = narrow(store, reader, parent, full_read_every, version, progress)
+            names = [facts.name for facts in reader.tables()]
+            counts = {name: reader.row_count(name) for name in names if name not in narrowed.taken_over}
             read = _Read(RateLimit(limit_rate, clock) if limit_rate else None, progress)
             progress.start(source.name, sum(counts.values()))
 
@@ -80,10 +90,13 @@ def take_snapshot(
                     one, name, counts[name], store, folder, batch_rows, object_bytes, before.get(name), read
                 )
 
-            tables = _of_all(reader, counts, readers, copy, read)
+            copied = _of_all(reader, counts, readers, copy, read)
             progress.finish()
         crash_point("snapshot.objects_stored")
-        return _commit(store, source.name, reader.consistency, tables, plan_digest, started_at, clock)
+        tables = {name: narrowed.taken_over.get(name) or narrowed.told(copied[name]) for name in names}
+        return _commit(
+            store, source.name, reader.consistency, tables, narrowed.facts, plan_digest, started_at, clock
+        )
 
 
 def _of_all(
@@ -253,6 +266,7 @@ def _commit(
     source: str,
     consistency: dict[str, str],
     tables: dict[str, TableEntry],
+    changes: ChangeFacts | None,
     plan_digest: str,
     started_at: datetime,
     clock: Clock,
@@ -279,6 +293,7 @@ def _commit(
             finished_at=clock.now(),
             tools=_tools(),
             tables=tables,
+            changes=changes,
         )
         try:
             store.commit(manifest)

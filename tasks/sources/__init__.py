@@ -1,6 +1,7 @@
 """SQL databases as Arrow batches, read from one consistent point and written back: exact, or its cast is kept."""
 
 from tasks.sources.adapting import ReadColumn, adapted, comparable
+from tasks.sources.changes import ChangeFacts, Changes
 from tasks.sources.errors import SourceError, ValueDoesNotFit
 from tasks.sources.facts import CASTS, ColumnFacts, ForeignKey, TableFacts
 from tasks.sources.opening import open_source, open_target
@@ -12,6 +13,8 @@ __all__ = [
     "BATCH_BYTES",
     "BATCH_ROWS",
     "CASTS",
+    "ChangeFacts",
+    "Changes",
     "ColumnFacts",
     "ForeignKey",
     "LiveWriter",

@@ -17,10 +17,12 @@ import sqlalchemy as sa
 from tasks.core import Clock, UsageError
 from tasks.sources import columns as make
 from tasks.sources import decoding
+from tasks.sources.changes import ChangeFacts, Changes
 from tasks.sources.columns import Column
 from tasks.sources.decoding import Rows
 from tasks.sources.errors import SourceError
 from tasks.sources.facts import ColumnFacts, ForeignKey, TableFacts
+from tasks.sources.postgresql_changes import found_changes
 from tasks.sources.postgresql_ddl import building
 from tasks.sources.reading import SourceReader, Table, chosen, quoted
 from tasks.sources.wire import copied
@@ -137,6 +139,11 @@ class PostgresqlReader(SourceReader):
     def shares(self) -> bool:
         """Return whether there can be further readers of the same point."""
         return self._connect is not None
+
+    def changes(self, before: ChangeFacts | None) -> Changes:
+        """Return what the server's summaries of its log prove; see `found_changes`."""
+        assert self._connect is not None
+        return found_changes(self._raw, self._connect, self._schema, list(self._tables), before)
 
     def row_count(self, table: str) -> int:
         """Return `count(*)` of the table inside the transaction."""

@@ -11,6 +11,7 @@ from typing import Any, Protocol
 import pyarrow as pa
 
 from tasks.core import Clock, UsageError
+from tasks.sources.changes import ChangeFacts, Changes
 from tasks.sources.columns import Column, Unfit
 from tasks.sources.errors import SourceError, ValueDoesNotFit
 from tasks.sources.facts import ColumnFacts, TableFacts
@@ -101,6 +102,16 @@ class SourceReader(ABC):
     def beside(self) -> AbstractContextManager[SourceReader]:
         """Yield a further reader of the same point; only where `shares` says so, and before any batch is read."""
         raise NotImplementedError
+
+    def changes(self, before: ChangeFacts | None) -> Changes:
+        """Return which tables provably read as they did at `before`; None only gathers facts for the next snapshot.
+
+        Raises:
+            UsageError: this kind of database keeps no record of its changes.
+        """
+        raise UsageError(
+            "Only PostgreSQL keeps a record of its changes", fix="remove `narrow` from the source in the plan"
+        )
 
     def read_as(self, facts: TableFacts) -> None:
         """Read the columns of a table the way `facts` records, although what is there now may fit narrower types.
