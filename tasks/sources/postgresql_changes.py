@@ -29,7 +29,9 @@ from tasks.sources.changes import (
 from tasks.sources.errors import SourceError
 
 WAIT_SECONDS = 60.0
-"""How long a summary of the log is waited for; PostgreSQL's own incremental backup waits as long."""
+"""How long the summary behind a checkpoint is waited for; PostgreSQL's own incremental backup waits as long."""
+WAIT_UNASKED_SECONDS = 10.0
+"""How long another's checkpoint is waited for where the role may not ask for one."""
 _FIRST_VERSION = 170_000
 
 # Output functions that depend on settings which a backup fixes, or on what goes into `TableState.form`.
@@ -114,7 +116,7 @@ def _compared(
     floor, marks = marks_kept((*(before.marks if before and same_log else ()), *log.marks), point.xmin)
     facts = ChangeFacts(
         server=log.server,
-        since=min(floor.lsn, point.lsn, key=position) if floor else None,
+        since=floor.lsn if floor else None,
         through=min((end for _, end in log.summaries if position(end) >= position(point.lsn)), key=position)
         if log.problem is None
         else None,
@@ -156,14 +158,13 @@ def _log(raw: Any, point: _Point) -> _Log:
     if not raw.execute("SELECT current_setting('summarize_wal')::boolean").fetchone()[0]:
         problem = "summarize_wal is off"
     elif not _reached(raw, point.lsn, 0.0):
-        allowed = True
+        seconds, fix = WAIT_SECONDS, ""
         try:
             raw.execute("CHECKPOINT")
         except psycopg.errors.InsufficientPrivilege:
-            allowed = False
-        if not _reached(raw, point.lsn, WAIT_SECONDS):
-            problem = f"no summary of the log reached this point within {WAIT_SECONDS:.0f} s"
-            problem += "" if allowed else " (grant pg_checkpoint to the role)"
+            seconds, fix = WAIT_UNASKED_SECONDS, " (grant pg_checkpoint to the role)"
+        if not _reached(raw, point.lsn, seconds):
+            problem = f"no summary of the log reached this point within {seconds:.0f} s{fix}"
     marks.append(_mark(raw))
     found = raw.execute(
         "SELECT start_lsn::text, end_lsn::text FROM pg_available_wal_summaries() WHERE tli = %s",
