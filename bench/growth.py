@@ -5,7 +5,8 @@
 `memory`: the peak memory of the backup process for a fifth of the rows, all, and four times as many. `changes`: the bytes
 and objects that a second backup adds, as a share of the first, when nothing changed, 1 % of the rows were appended, the
 newest 1 % were changed, 1 % at random were changed, and one row in a thousand was deleted; every one of them is then
-found by `snapshots diff`. The table is the `events` of bench/extract.py.
+found by `snapshots diff`. `narrowed`: the CPU seconds, of client and server, of a first backup, of one of an unchanged
+table that is read, and of one that PostgreSQL proves unchanged (`narrow: changes`), alternated. The table is the `events` of bench/extract.py.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.extract import EVENTS, OURS, as_owner
-from bench.harness import MeasurementError, Result, Watch, arguments, run_once
+from bench.harness import MeasurementError, Result, Watch, arguments, bench, postgres_cpu, run_once
 
 HEAD = "import sys, pathlib; url, folder, schema = sys.argv[1:4]\n" + OURS
 BACKUP = HEAD + (
@@ -30,6 +31,8 @@ BACKUP = HEAD + (
     "store = Store.open(str(folder / 'store'), signing_key=key, create=True)\n"
     "take_snapshot(open_source('shop', url, schema=schema), store, clock=open_clock('system'), plan_digest='0' * 64)\n"
 )
+NARROWED = BACKUP.replace("plan_digest=", "full_read_every=10**6, plan_digest=")
+ANEW = "import sys, shutil; shutil.rmtree(sys.argv[2], ignore_errors=True)\n"
 SERVER = """
 import json, sys
 from pathlib import Path
@@ -119,11 +122,34 @@ def incremental(url: str, folder: Path, rows: int) -> dict[str, dict[str, float]
     return found
 
 
+def narrowed(url: str, folder: Path, rows: int, runs: int) -> dict[str, object]:
+    """Return what a table costs that nobody wrote to, beside a first backup of it."""
+    make(url, "still", rows)
+    execute(url, "ALTER SYSTEM SET summarize_wal = on", "SELECT pg_reload_conf()")
+    scripts = {"first": ANEW + BACKUP, "unchanged, read": BACKUP, "unchanged, not read": NARROWED}
+    cases = {
+        name: [sys.executable, "-c", script, url, str(folder / name.replace(", ", "-")), "still"]
+        for name, script in scripts.items()
+    }
+    subprocess.run(cases["unchanged, read"], check=True)
+    for _ in range(2):  # reading a table for the first time may write to it (hint bits)
+        subprocess.run(cases["unchanged, not read"], check=True)
+    return bench(
+        "narrowed",
+        rows,
+        cases,
+        runs,
+        ours="unchanged, not read",
+        watch=Watch(server_cpu=lambda: postgres_cpu(folder / "server")),
+        imports=dict.fromkeys(cases, OURS),
+    )
+
+
 def main() -> int:
     """Measure and print; 1 only when it could not measure."""
     parser = arguments(__doc__ or "")
     parser.add_argument("--rows", type=int, default=5_000_000)
-    parser.add_argument("--group", choices=["all", "memory", "changes"], default="all")
+    parser.add_argument("--group", choices=["all", "memory", "changes", "narrowed"], default="all")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as scratch:
         return measure(options, (options.folder or Path(scratch)).resolve())
@@ -140,10 +166,12 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
         server = json.loads(started.stdout)
         bin_folder = Path(server["bin"])
         measured: dict[str, object] = {"bench": "growth", "rows": options.rows, "cores": os.cpu_count()}
-        if options.group != "changes":
+        if options.group in ("all", "memory"):
             measured["peak MiB by rows"] = memory(server["url"], folder, options.rows)
-        if options.group != "memory":
+        if options.group in ("all", "changes"):
             measured["changes"] = incremental(server["url"], folder, options.rows)
+        if options.group in ("all", "narrowed"):
+            measured["narrowed"] = narrowed(server["url"], folder, options.rows, options.runs)
         print(json.dumps(measured, indent=2))
     except (MeasurementError, OSError, subprocess.CalledProcessError) as error:
         print(f"could not measure: {error}", file=sys.stderr)

@@ -21,6 +21,8 @@ PROMISES = {
     "tests/snapshots/test_together.py": "Backups, a prune and a verify at once, or on a full disk, lose nothing and leave nothing half",
     "tests/snapshots/test_model.py": "The store agrees with a model of it over random histories",
     "tests/snapshots/test_faulty_store.py": "One fault of the disk or the wire at any call: an operation succeeds truly or fails with one error, and nothing committed is lost",
+    "tests/snapshots/test_narrowing.py": "A table that a backup does not read is what a full read gives",
+    "tests/snapshots/test_narrowing_histories.py": "A table that a backup does not read is what a full read gives",
     "tests/snapshots/test_consistency.py": "Whatever happens to the source during a backup shows in no table of it, or in all",
     "tests/core/test_rowhash.py": "The row checksum sees every changed, lost or repeated row and no change of order",
     "tests/checks/test_properties.py": "A rule reports exactly the rows that break it, and none of a clean table",
