@@ -59,6 +59,8 @@ def test_the_example_shows_every_key_of_the_models() -> None:
          "keep_last: 0\n  keep_daily: 0\n  keep_weekly: 0\n  keep_monthly: 0", "retention",
          "would remove every snapshot"),
         ("url_env: MAILSTAY_SHOP_URL", "tables: []", "sources.shop", "exactly one of url and url_env"),
+        ("url_env: MAILSTAY_SHOP_URL", "url: sqlite:///shop.db", "sources.shop",
+         "only PostgreSQL keeps a record of its changes"),
         ("limit_rate: 50MiB/s", "limit_rate: 50 megs", "sources.shop.limit_rate", "'50 megs' is no rate"),
         ("url_env: MAILSTAY_MARKETING_URL", "to: []", "channels.marketing", "needs url_env"),
     ],

@@ -17,9 +17,20 @@ from typing import Any
 
 import psycopg
 import pytest
+import yaml
 
 from tasks.core import Clock, SystemClock, TableChecksum, UsageError
-from tasks.snapshots import Manifest, SigningKey, Store, costs, erase, read_ledger, take_snapshot, verify
+from tasks.snapshots import (
+    Manifest,
+    SigningKey,
+    Store,
+    costs,
+    erase,
+    key_pem,
+    read_ledger,
+    take_snapshot,
+    verify,
+)
 from tasks.sources import Source, SourceReader, ValueDoesNotFit, open_source, postgresql_changes
 from tests.snapshots.cluster import Cluster
 
@@ -235,8 +246,7 @@ def test_a_subtransaction_that_outlives_its_brother_is_not_missed(shop: Shop) ->
 
 
 def test_a_commit_whose_log_is_not_on_the_disk_yet_is_seen(shop: Shop) -> None:
-    """The snapshot shows it, while the written position of the log still lies before it."""
-    shop.backup()
+    """The snapshot shows it; no summary holds it before the backup has asked for a checkpoint."""
     with shop.session() as quick:
         quick.execute("SET synchronous_commit = off")
         quick.execute("UPDATE t SET v = 'quick' WHERE id = 5")
@@ -611,6 +621,31 @@ def test_a_database_without_a_record_of_changes_is_refused(store: Store, databas
     with pytest.raises(UsageError, match="Only PostgreSQL keeps a record of its changes"):
         take_snapshot(source, store, clock=SystemClock(), plan_digest="", full_read_every=10)
     assert store.snapshot_ids("shop") == []
+
+
+def test_the_plan_decides_and_the_backup_says_how_many_tables_it_did_not_read(
+    shop: Shop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, key: SigningKey
+) -> None:
+    from prefect.logging import disable_run_logger
+
+    from tasks.snapshots.steps import snapshot_source
+
+    def backed_up(**settings: object) -> int:
+        content = {
+            "version": 1,
+            "name": "Test Shop",
+            "journal": "sqlite:///journal.db",
+            "store": {"url": "store"},
+            "sources": {"shop": {"url": shop.cluster.url(shop.database), **settings}},
+            "providers": {"listmonk": {"kind": "listmonk", "api_url": "http://127.0.0.1:9"}},
+        }
+        (tmp_path / "plan.yaml").write_text(yaml.safe_dump(content))
+        with disable_run_logger():
+            return snapshot_source.fn(str(tmp_path / "plan.yaml"), "shop").unread
+
+    monkeypatch.setenv("MAILSTAY_SIGNING_KEY", key_pem(key).decode())
+    narrowed = {"narrow": "changes", "full_read_every": 2}
+    assert [backed_up(**one) for one in ({}, narrowed, narrowed, narrowed, {})] == [0, 0, 2, 0, 0]
 
 
 # What is taken over -----------------------------------------------------------------------------------------------
