@@ -61,7 +61,7 @@ of_server = st.one_of(
 meanwhile = st.lists(st.one_of(of_session, of_server), max_size=3)
 snapshots = st.tuples(st.just("snapshot"), meanwhile, meanwhile)
 histories = st.lists(
-    st.one_of(of_session, of_session, of_server, snapshots, snapshots), min_size=5, max_size=40
+    st.one_of(of_session, of_session, of_server, snapshots, snapshots), min_size=20, max_size=50
 )
 
 
@@ -266,7 +266,7 @@ def test_each_snapshot_of_a_few_histories_is_what_a_full_read_gives(
 ) -> None:
     seen: Counter[str] = Counter()
 
-    @settings(max_examples=6, suppress_health_check=list(HealthCheck))
+    @settings(max_examples=4, suppress_health_check=list(HealthCheck))
     @given(histories)
     def run(steps: list[Step]) -> None:
         check_history(cluster, key, steps, seen)
