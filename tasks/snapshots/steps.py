@@ -103,11 +103,11 @@ def snapshot_source(plan: str, source: str, limit_rate: str = "") -> BackedUp:
     seconds = (SystemClock().now() - began).total_seconds()
     taken = _summary(manifest, seconds)
     get_run_logger().info(
-        "Committed %s: %s in %s, %d of them unchanged and not read, %.1f s",
+        "Committed %s: %s in %s%s, %.1f s",
         manifest.snapshot_id,
         plural(manifest.rows, "row"),
         plural(taken.tables, "table"),
-        taken.unread,
+        f", {taken.unread} of them unchanged and not read" if taken.unread else "",
         seconds,
     )
     for name, entry in manifest.tables.items():
@@ -137,11 +137,11 @@ def verify_snapshot(plan: str, taken: BackedUp) -> BackedUp:
 def publish_backup(taken: list[BackedUp]) -> None:
     """Show the snapshots of this run as a Prefect artifact."""
     lines = [
-        "| snapshot | tables | not read | rows | bytes | verified | seconds |",
+        "| snapshot | tables | rows | bytes | not read | verified | seconds |",
         "| --- | --: | --: | --: | --: | --- | --: |",
     ]
     lines += [
-        f"| {one.snapshot_id} | {one.tables} | {one.unread} | {one.rows:,} | {one.bytes:,} | "
+        f"| {one.snapshot_id} | {one.tables} | {one.rows:,} | {one.bytes:,} | {one.unread} | "
         f"{'every byte' if one.verified else plural(one.findings, 'finding')} | {one.seconds:.1f} |"
         for one in taken
     ]
