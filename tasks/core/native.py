@@ -13,16 +13,14 @@ from typing import Any
 
 import numpy.typing as npt
 
-_POINTER, _LONG, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int32
+_POINTER, _LONG = ctypes.c_void_p, ctypes.c_int64
 _SIGNATURES: dict[str, tuple[Any, list[Any]]] = {
-    "absorb": (None, [_POINTER, _POINTER, _LONG]),
-    "text_cells": (None, [_POINTER, _POINTER, _LONG, _POINTER]),
+    "row_hashes": (None, [_POINTER, _LONG, _LONG, _POINTER]),
+    "checksum": (None, [_POINTER, _LONG, _POINTER]),
     "frames": (_LONG, [_POINTER, _LONG, _LONG, _POINTER, _POINTER, _POINTER, _POINTER]),
-    "walk": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _LONG, _POINTER, _POINTER]),
-    "numbers": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER]),
-    "pieces": (None, [_POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER]),
+    "measure": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _POINTER, _LONG]),
+    "decode": (_LONG, [_POINTER, _POINTER, _LONG, _POINTER, _LONG]),
     "encode": (_LONG, [_POINTER, _LONG, _LONG, _POINTER]),
-    "decimals": (_LONG, [_POINTER, _POINTER, _POINTER, _LONG, _INT, _POINTER]),
 }
 
 

@@ -20,6 +20,7 @@ intent there are the SHA-256 of the objects and the signature of the manifest.
 
 from __future__ import annotations
 
+import ctypes
 import json
 from typing import Any
 
@@ -67,6 +68,12 @@ class TableChecksum:
     def add(self, hashes: Words) -> None:
         """Add rows by their hashes."""
         self.rows += len(hashes)
+        if library := compiled():
+            sums = np.array([self._second, self._sum], np.uint64)
+            hashes = np.ascontiguousarray(hashes)
+            library.checksum(address(hashes), len(hashes), address(sums))
+            self._second, self._sum = sums.tolist()
+            return
         self._sum = (self._sum + int(hashes.sum(dtype=np.uint64))) & _MASK
         self._second = (self._second + int(_mix(hashes ^ SECOND).sum(dtype=np.uint64))) & _MASK
 
@@ -90,6 +97,12 @@ class TableChecksum:
 def row_hashes(batch: pa.RecordBatch) -> Words:
     """Return the hash of every row of `batch`, over all its columns in their order."""
     rows = np.full(batch.num_rows, START)
+    if (library := compiled()) and len(rows):
+        described = (_Cells * batch.num_columns)()
+        kept = [_describe(one, column) for one, column in zip(described, batch.columns, strict=True)]
+        library.row_hashes(ctypes.addressof(described), len(described), len(rows), address(rows))
+        del kept
+        return rows
     for column in batch.columns:
         plain = _plain(column)
         _absorb(rows, _cells(plain))
@@ -98,11 +111,61 @@ def row_hashes(batch: pa.RecordBatch) -> Words:
     return rows
 
 
+_NUMBERS, _BITS, _FLOATS, _TEXT, _FIXED, _DECIMALS = range(6)
+
+
+class _Cells(ctypes.Structure):
+    """`struct cells` of `native.c`."""
+
+    _fields_ = [
+        ("kind", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("first", ctypes.c_int64),
+        ("add", ctypes.c_uint64),
+        ("valid", ctypes.c_void_p),
+        ("data", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+    ]
+
+
+def _describe(cells: _Cells, column: pa.Array) -> pa.Array:
+    """Describe a column to the compiled loop, and return what must live as long as the description."""
+    if isinstance(column, pa.ExtensionArray):
+        column = column.storage
+    if _storage(column.type) is None:
+        column = _plain(column)
+    cells.kind, cells.width = _storage(column.type) or (0, 0)
+    cells.first = column.offset
+    valid, *data = column.buffers()
+    if column.null_count:
+        cells.valid = valid.address
+    if cells.kind == _TEXT:
+        cells.offsets = data[0].address
+    if cells.kind == _DECIMALS:
+        cells.add = column.type.scale * SCALE & _MASK
+    cells.data = data[-1].address if data[-1] is not None else None
+    return column
+
+
+def _storage(kind: pa.DataType) -> tuple[int, int] | None:
+    """Return which kind of cells the compiled loop takes from a column of `kind` as it is stored, and their width."""
+    if _has_offsets(kind):
+        return _TEXT, 8 if pa.types.is_large_string(kind) or pa.types.is_large_binary(kind) else 4
+    if pa.types.is_boolean(kind):
+        return _BITS, 0
+    if pa.types.is_fixed_size_binary(kind):
+        return _FIXED, kind.byte_width
+    if pa.types.is_decimal128(kind) or pa.types.is_decimal256(kind):
+        return _DECIMALS, kind.bit_width // 8
+    if pa.types.is_float32(kind) or pa.types.is_float64(kind):
+        return _FLOATS, kind.bit_width // 8
+    if pa.types.is_signed_integer(kind) or pa.types.is_date32(kind) or pa.types.is_uint64(kind):
+        return _NUMBERS, kind.bit_width // 8
+    exact = (pa.types.is_timestamp(kind) or pa.types.is_time(kind)) and kind.unit in ("us", "ns")
+    return (_NUMBERS, 8) if exact else None
+
+
 def _absorb(rows: Words, cells: Words) -> None:
-    if library := compiled():
-        cells = np.ascontiguousarray(cells)
-        library.absorb(address(rows), address(cells), len(rows))
-        return
     rows ^= cells
     rows += STEP
     _mix(rows)
@@ -202,16 +265,13 @@ def _bytes_cells(column: pa.Array) -> Words:
     wide: npt.NDArray[np.int64] = offsets[column.offset :][: len(column) + 1].astype(np.int64)
     begin, end = int(wide[0]), int(wide[-1])
     data = np.frombuffer(column.buffers()[2], np.uint8)[begin:end] if end > begin else np.empty(0, np.uint8)
-    return text_cells(wide - begin, data)
+    return _text_cells(wide - begin, data)
 
 
-def text_cells(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> Words:
+def _text_cells(offsets: npt.NDArray[np.int64], data: npt.NDArray[np.uint8]) -> Words:
     """Return the cells of the values of `data` between `offsets`."""
     lengths = np.diff(offsets)
     cells = np.empty(len(lengths), np.uint64)
-    if library := compiled():
-        library.text_cells(address(offsets), address(data), len(lengths), address(cells))
-        return cells
     data = np.concatenate([data, np.zeros(8, np.uint8)])  # the last word may end behind the last value
     counts = np.maximum((lengths + 7) >> 3, 1)
     ends = np.cumsum(counts)

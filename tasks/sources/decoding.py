@@ -6,7 +6,8 @@ a year after 9999, 24:00) is refused as unfit, and its column read as text.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import ctypes
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,7 @@ SLACK = 16
 """Bytes that may be read behind a row, and do not count."""
 
 _LONG = 2**63 - 1
+_MOST_BYTES = 2**31 - 1  # of all values of an array whose offsets have 32 bits
 
 
 class Broken(Exception):
@@ -78,7 +80,115 @@ class Field:
 _HEADS = np.tril(np.full((13, 12), 255, np.uint8), -1).view(np.int32)
 """For a text of 0 to 12 bytes, the mask of its bytes among twelve."""
 
-Decode = Callable[[Field], pa.Array]
+_NUMBERS, _BITS, _PIECES, _SIXTEEN, _DECIMALS = range(5)
+
+
+@dataclass(frozen=True)
+class Decode:
+    """How the fields of one column become an Arrow array; the compiled loops go by `form` and what follows it.
+
+    Args:
+        kind: the type of the array.
+        by_numpy: makes it from the fields.
+        form: how values are laid out, and `width` their bytes: see `struct field` in `native.c`.
+        head: a byte that every value begins with and that is left out; 0 for none.
+        shift: is added to numbers, which must lie from `least` to `most` before.
+        then: makes the array of `kind` from the pieces that were found; without it they are the array.
+    """
+
+    kind: pa.DataType
+    by_numpy: Callable[[Field], pa.Array]
+    form: int
+    width: int = 16
+    head: int = 0
+    shift: int = 0
+    least: int = -_LONG - 1
+    most: int = _LONG
+    then: Callable[[pa.Array], pa.Array] | None = None
+
+    def __call__(self, field: Field) -> pa.Array:
+        """Return the array of `field`; raises `Unfit` and `Broken`."""
+        return self.by_numpy(field)
+
+
+class _Field(ctypes.Structure):
+    """`struct field` of `native.c`."""
+
+    _fields_ = [
+        ("kind", ctypes.c_int32),
+        ("width", ctypes.c_int32),
+        ("scale", ctypes.c_int32),
+        ("head", ctypes.c_int32),
+        ("shift", ctypes.c_int64),
+        ("least", ctypes.c_int64),
+        ("most", ctypes.c_int64),
+        ("nulls", ctypes.c_int64),
+        ("size", ctypes.c_int64),
+        ("ascii", ctypes.c_int64),
+        ("valid", ctypes.c_void_p),
+        ("data", ctypes.c_void_p),
+        ("offsets", ctypes.c_void_p),
+    ]
+
+
+def decoded(rows: Rows, columns: Sequence[Decode]) -> list[pa.Array] | None:
+    """Decode all columns in two passes over the rows.
+
+    Returns:
+        The arrays, or None where the loops are not built or a row has not these fields or a value is unfit: which one
+        it is, and why, `fields` and each `Decode` say.
+    """
+    if (library := compiled()) is None:
+        return None
+    n, starts, ends = len(rows), np.ascontiguousarray(rows.starts), np.ascontiguousarray(rows.ends)
+    found = (_Field * len(columns))()
+    for one, column in zip(found, columns, strict=True):
+        one.kind, one.width, one.head = column.form, column.width, column.head
+        one.shift, one.least, one.most = column.shift, column.least, column.most
+        if column.form == _DECIMALS:
+            one.scale = column.kind.scale
+    everything = ctypes.addressof(found), len(found)
+    if library.measure(address(rows.block), address(starts), address(ends), n, *everything) != n:
+        return None
+    if any(one.kind == _PIECES and one.size > _MOST_BYTES for one in found):
+        return None
+    buffers = [_buffers(one, n) for one in found]
+    if library.decode(address(rows.block), address(starts), n, *everything) != n:
+        return None
+    try:
+        return [_of(one, *kept, n, column) for one, kept, column in zip(found, buffers, columns, strict=True)]
+    except Unfit:
+        return None
+
+
+def _buffers(one: _Field, n: int) -> tuple[Bytes | None, list[Bytes | Ints]]:
+    """Make room for the values of a column: its validity, and what else Arrow has of it."""
+    bits = (n + 7) // 8
+    valid = np.zeros(bits, np.uint8) if one.nulls else None
+    rest: list[Bytes | Ints]
+    if one.kind == _PIECES:
+        rest = [np.zeros(n + 1, np.int32), np.empty(one.size + SLACK, np.uint8)]
+        one.offsets = address(rest[0])
+    else:
+        rest = [np.zeros(bits, np.uint8) if one.kind == _BITS else np.empty(n * one.width, np.uint8)]
+    one.valid = address(valid) if valid is not None else None
+    one.data = address(rest[-1])
+    return valid, rest
+
+
+def _of(one: _Field, valid: Bytes | None, rest: list[Bytes | Ints], n: int, column: Decode) -> pa.Array:
+    kind = column.kind
+    if one.kind == _PIECES:
+        kind = pa.binary() if pa.types.is_binary(kind) else pa.string()
+    elif isinstance(kind, pa.BaseExtensionType):
+        kind = kind.storage_type
+    buffers = [None if part is None else pa.py_buffer(part) for part in (valid, *rest)]
+    array = pa.Array.from_buffers(kind, n, buffers, one.nulls)
+    if pa.types.is_string(kind) and not one.ascii:
+        _require_utf8(array)
+    if column.then is not None:
+        return column.then(array)
+    return pa.ExtensionArray.from_storage(column.kind, array) if kind != column.kind else array
 
 
 def fields(rows: Rows, columns: int) -> list[Field]:
@@ -89,21 +199,7 @@ def fields(rows: Rows, columns: int) -> list[Field]:
     """
     n = len(rows)
     positions, lengths = np.empty((columns, n), np.int64), np.empty((columns, n), np.int32)
-    starts, ends = np.ascontiguousarray(rows.starts), np.ascontiguousarray(rows.ends)
-    if library := compiled():
-        whole = library.walk(
-            address(rows.block),
-            address(starts),
-            address(ends),
-            n,
-            columns,
-            address(positions),
-            address(lengths),
-        )
-        if whole != n:
-            raise Broken
-    else:
-        _walk(rows.block, starts, ends, positions, lengths)
+    _walk(rows.block, rows.starts, rows.ends, positions, lengths)
     return [Field(rows.block, positions[at], lengths[at]) for at in range(columns)]
 
 
@@ -154,48 +250,49 @@ def frames(block: Bytes) -> tuple[Longs, Longs, int, bool]:
 
 def whole_numbers(kind: pa.DataType) -> Decode:
     """Return the decoding of integers and floats, whose bits are Arrow's but for their order."""
-
-    def decode(field: Field) -> pa.Array:
-        return _array(kind, field, _numbers(field, kind.bit_width // 8))
-
-    return decode
+    width = kind.bit_width // 8
+    return Decode(kind, lambda field: _array(kind, field, _numbers(field, width)), _NUMBERS, width)
 
 
-def boolean(field: Field) -> pa.Array:
-    """Decode one byte, 0 or 1."""
+def _boolean(field: Field) -> pa.Array:
     if ((field.lengths != 1) & (field.lengths != -1)).any():
         raise Broken
     bits = (field.block[field.positions] != 0) & (field.lengths > 0)
     return _array(pa.bool_(), field, np.packbits(bits, bitorder="little"))
 
 
-def date(field: Field) -> pa.Array:
-    """Decode days since 2000."""
-    days = _numbers(field, 4).view(np.int32).astype(np.int64) + EPOCH_DAYS
-    _require(field, days, FIRST_DAY, LAST_DAY)
-    return _array(pa.date32(), field, days.astype(np.int32))
+boolean = Decode(pa.bool_(), _boolean, _BITS)
+"""The decoding of one byte, 0 or 1."""
+
+
+def _counted(kind: pa.DataType, epoch: int, least: int, most: int) -> Decode:
+    """Return the decoding of days or microseconds since `epoch`, which Arrow counts from 1970."""
+    width = kind.bit_width // 8
+
+    def decode(field: Field) -> pa.Array:
+        since = _numbers(field, width)
+        if ((field.lengths >= 0) & ((since < least) | (since > most))).any():
+            raise Unfit
+        return _array(kind, field, since + since.dtype.type(epoch))
+
+    return Decode(kind, decode, _NUMBERS, width, shift=epoch, least=least, most=most)
+
+
+date = _counted(pa.date32(), EPOCH_DAYS, FIRST_DAY - EPOCH_DAYS, LAST_DAY - EPOCH_DAYS)
+"""The decoding of days since 2000."""
 
 
 def timestamp(zone: str | None) -> Decode:
     """Return the decoding of microseconds since 2000."""
-
-    def decode(field: Field) -> pa.Array:
-        since = _numbers(field, 8).view(np.int64)
-        _require(field, since, (FIRST_DAY - EPOCH_DAYS) * DAY, (LAST_DAY - EPOCH_DAYS + 1) * DAY - 1)
-        return _array(pa.timestamp("us", zone), field, since + EPOCH_DAYS * DAY)
-
-    return decode
+    first, end = (FIRST_DAY - EPOCH_DAYS) * DAY, (LAST_DAY - EPOCH_DAYS + 1) * DAY
+    return _counted(pa.timestamp("us", zone), EPOCH_DAYS * DAY, first, end - 1)
 
 
-def time_of_day(field: Field) -> pa.Array:
-    """Decode microseconds since midnight."""
-    since = _numbers(field, 8).view(np.int64)
-    _require(field, since, 0, DAY - 1)
-    return _array(pa.time64("us"), field, since)
+time_of_day = _counted(pa.time64("us"), 0, 0, DAY - 1)
+"""The decoding of microseconds since midnight."""
 
 
-def uuid(field: Field) -> pa.Array:
-    """Decode sixteen bytes."""
+def _uuid(field: Field) -> pa.Array:
     if ((field.lengths != 16) & (field.lengths != -1)).any():
         raise Broken
     words = np.ndarray((max(0, len(field.block) - 15),), "V16", field.block, strides=(1,))
@@ -206,27 +303,19 @@ def uuid(field: Field) -> pa.Array:
     return pa.ExtensionArray.from_storage(pa.uuid(), storage)
 
 
+uuid = Decode(pa.uuid(), _uuid, _SIXTEEN)
+"""The decoding of sixteen bytes."""
+
+
 def decimal(kind: pa.Decimal128Type) -> Decode:
     """Return the decoding of a numeric of at most 18 digits: base 10,000 digits, a weight, a sign, a scale."""
 
     def decode(field: Field) -> pa.Array:
         low = np.empty(len(field), np.int64)
-        if library := compiled():
-            fit = library.decimals(
-                address(field.block),
-                address(field.positions),
-                address(field.lengths),
-                len(field),
-                kind.scale,
-                address(low),
-            )
-            if fit != len(field):
-                raise Unfit
-        else:
-            _decimals(field, kind.scale, low)
+        _decimals(field, kind.scale, low)
         return _array(kind, field, np.column_stack([low, low >> 63]))
 
-    return decode
+    return Decode(kind, decode, _DECIMALS)
 
 
 def _decimals(field: Field, scale: int, out: Longs) -> None:
@@ -256,65 +345,53 @@ def _decimals(field: Field, scale: int, out: Longs) -> None:
     out[there] = np.where(sign != 0, -values, values)
 
 
-def text(field: Field) -> pa.Array:
-    """Decode text, which must be UTF-8."""
-    return _text(field, 0)
+def _text(field: Field) -> pa.Array:
+    array = _pieces(pa.string(), field, 0)
+    _require_utf8(array)
+    return array
 
 
-def json_text(field: Field) -> pa.Array:
-    """Decode jsonb: a version, 1, and PostgreSQL's text of the document."""
-    there = field.positions[field.lengths > 0]
-    if (field.lengths == 0).any() or (field.block[there] != 1).any():
-        raise Broken
-    return _text(field, 1)
-
-
-def _text(field: Field, skip: int) -> pa.Array:
-    array = _pieces(pa.string(), field, skip)
+def _require_utf8(array: pa.Array) -> None:
     try:
         array.validate(full=True)
     except pa.ArrowInvalid:
         raise Unfit from None
+
+
+text = Decode(pa.string(), _text, _PIECES)
+"""The decoding of text, which must be UTF-8."""
+
+
+def _json_text(field: Field) -> pa.Array:
+    there = field.positions[field.lengths > 0]
+    if (field.lengths == 0).any() or (field.block[there] != 1).any():
+        raise Broken
+    array = _pieces(pa.string(), field, 1)
+    _require_utf8(array)
     return array
+
+
+json_text = Decode(pa.string(), _json_text, _PIECES, head=1)
+"""The decoding of jsonb: a version, 1, and PostgreSQL's text of the document."""
 
 
 def decimal_from_text(kind: pa.DataType) -> Decode:
     """Return the decoding of a number's text into the decimal `kind`; NaN and infinity do not fit."""
 
-    def decode(field: Field) -> pa.Array:
+    def cast(text: pa.Array) -> pa.Array:
         try:
-            return pc.cast(text(field), kind)
+            return pc.cast(text, kind)
         except pa.ArrowInvalid:
             raise Unfit from None
 
-    return decode
+    return Decode(kind, lambda field: cast(_text(field)), _PIECES, then=cast)
 
 
-def binary(field: Field) -> pa.Array:
-    """Decode bytes."""
-    return _pieces(pa.binary(), field, 0)
+binary = Decode(pa.binary(), lambda field: _pieces(pa.binary(), field, 0), _PIECES)
+"""The decoding of bytes."""
 
 
 def _pieces(kind: pa.DataType, field: Field, skip: int) -> pa.Array:
-    if (library := compiled()) is None:
-        return _pieces_by_views(kind, field, skip)
-    offsets = np.zeros(len(field) + 1, np.int64)
-    np.cumsum(np.maximum(field.lengths - skip, 0), out=offsets[1:])
-    data = np.empty(int(offsets[-1]), np.uint8)
-    library.pieces(
-        address(field.block),
-        address(field.positions),
-        address(field.lengths),
-        len(field),
-        skip,
-        address(data),
-    )
-    validity, nulls = field.validity()
-    buffers = [validity, pa.py_buffer(offsets.astype(np.int32)), pa.py_buffer(data)]
-    return pa.Array.from_buffers(kind, len(field), buffers, nulls)
-
-
-def _pieces_by_views(kind: pa.DataType, field: Field, skip: int) -> pa.Array:
     """Describe the values as Arrow views into the block: length, then the text if short, else where it is."""
     lengths = np.maximum(field.lengths - skip, 0)
     starts = field.positions + skip
@@ -333,28 +410,11 @@ def _pieces_by_views(kind: pa.DataType, field: Field, skip: int) -> pa.Array:
 def _numbers(field: Field, width: int) -> Any:
     """Return the big-endian numbers of `width` bytes as an array of signed integers; NULL gives 0."""
     out = np.zeros(len(field), f"<i{width}")
-    if library := compiled():
-        right = library.numbers(
-            address(field.block),
-            address(field.positions),
-            address(field.lengths),
-            len(field),
-            width,
-            address(out),
-        )
-        if right != len(field):
-            raise Broken
-        return out
     if ((field.lengths != width) & (field.lengths != -1)).any():
         raise Broken
     there = field.lengths >= 0
     out[there] = _unaligned(field.block, f"<i{width}")[field.positions[there]].byteswap()
     return out
-
-
-def _require(field: Field, values: Longs, least: int, most: int) -> None:
-    if ((field.lengths >= 0) & ((values < least) | (values > most))).any():
-        raise Unfit
 
 
 def _array(kind: pa.DataType, field: Field, values: Any) -> pa.Array:

@@ -9,7 +9,7 @@ import re
 from collections.abc import Callable, Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, cast
 
 import pyarrow as pa
 import sqlalchemy as sa
@@ -163,12 +163,19 @@ class PostgresqlReader(SourceReader):
         try:
             for rows in self._copying:
                 for begin in range(0, len(rows), batch_rows):
-                    found = decoding.fields(rows.part(begin, begin + batch_rows), len(table.columns))
-                    yield [self._convert(table, at, field) for at, field in enumerate(found)]
+                    yield self._decoded(table, rows.part(begin, begin + batch_rows))
         except decoding.Broken:
             raise SourceError("PostgreSQL gave rows of another form than it describes", where=where) from None
         finally:
             self.stop()
+
+    def _decoded(self, table: Table, rows: Rows) -> list[pa.Array]:
+        decoders = cast("list[decoding.Decode]", [column.convert for column in table.columns])
+        arrays = decoding.decoded(rows, decoders)
+        if arrays is not None:
+            return arrays
+        found = decoding.fields(rows, len(table.columns))
+        return [self._convert(table, at, field) for at, field in enumerate(found)]
 
     def stop(self) -> None:
         """End a COPY whose rows were not all read, so that the connection can be used for something else."""
