@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import hashlib
+import math
 import os
 import shutil
 import tempfile
@@ -42,7 +43,7 @@ _GROUP_BYTES = 24 * 2**20  # Arrow bytes after which a row group is written even
 _ZSTD_LEVEL = 1
 _SETTLED_SECONDS = 60
 _LOW_CARDINALITY = 16  # a dictionary pays where a value comes at least this often on average
-_SAMPLE_ROWS = 2_048
+_SAMPLE_RUNS, _SAMPLE_RUN_ROWS = 16, 128
 
 
 class ParquetSpool:
@@ -170,7 +171,7 @@ class ParquetSpool:
     def _open(self, sample: pa.Table | None) -> pq.ParquetWriter:
         if self._writer is None:
             if self._options is None:
-                self._options = writer_options(self._schema, sample)
+                self._options = writer_options(self._schema, sample, self._key)
             self._sink = _HashingFile((self._folder / f"{len(self.objects):06d}.parquet").open("wb"))
             crash_point("spool.opened")
             self._writer = pq.ParquetWriter(
@@ -210,18 +211,19 @@ def segment_rows_for(batch: pa.RecordBatch) -> int:
     return int(min(2**17, max(2**6, 1 << (fits.bit_length() - 1 if fits else 0))))
 
 
-def writer_options(schema: pa.Schema, sample: pa.Table | None) -> dict[str, Any]:
-    """Return the settings of the Parquet writer, chosen for each object from its first rows.
+def writer_options(schema: pa.Schema, group: pa.Table | None, key: tuple[str, ...] = ()) -> dict[str, Any]:
+    """Return the settings of the Parquet writer, chosen for each object from its first row group.
 
-    zstd, a CRC on every page, statistics; a dictionary only where values repeat, else delta encodings for integers,
-    times and text.
+    zstd, a CRC on every page; a dictionary only where values repeat, else delta encodings for integers, times and text;
+    statistics of numbers and times, and of the columns that rows are ordered by: no reader skips rows by the least and
+    greatest text of a column that is in no order.
     """
     dictionary, encodings = [], {}
+    sample = _spread(group) if group is not None else None
     for at, field in enumerate(schema):
         if "." in field.name:
             continue  # Parquet settings read a dot as nesting
-        repeats = sample is not None and _repeats(sample.column(at))
-        if repeats:
+        if group is not None and sample is not None and _repeats(sample.column(at), group.num_rows):
             dictionary.append(field.name)
         elif (
             pa.types.is_int32(field.type)
@@ -229,14 +231,16 @@ def writer_options(schema: pa.Schema, sample: pa.Table | None) -> dict[str, Any]
             or pa.types.is_timestamp(field.type)
         ):
             encodings[field.name] = "DELTA_BINARY_PACKED"
-        elif pa.types.is_string(field.type) or pa.types.is_binary(field.type):
+        elif _is_bytes(field.type) and not isinstance(field.type, pa.BaseExtensionType):
             encodings[field.name] = "DELTA_LENGTH_BYTE_ARRAY"
     return {
         "compression": "zstd",
         "compression_level": _ZSTD_LEVEL,
         "use_dictionary": dictionary or False,
         "column_encoding": encodings or None,
-        "write_statistics": True,
+        "write_statistics": [
+            field.name for field in schema if field.name in key or not _is_bytes(field.type)
+        ],
         "write_page_checksum": True,
         "store_schema": True,
     }
@@ -342,21 +346,35 @@ def _parts(batch: pa.RecordBatch, limit: int) -> Iterator[pa.RecordBatch]:
         yield from _parts(part, limit)
 
 
-def _repeats(column: pa.ChunkedArray) -> bool:
+def _is_bytes(kind: pa.DataType) -> bool:
+    return bool(
+        pa.types.is_string(kind) or pa.types.is_binary(kind) or isinstance(kind, pa.BaseExtensionType)
+    )
+
+
+def _repeats(sample: pa.ChunkedArray, rows: int) -> bool:
+    """Return whether a column of `rows` rows, of which `sample` is spread over all, has few different values."""
+    values = len(sample) - sample.null_count
     if (
-        len(column) < _LOW_CARDINALITY
-        or isinstance(column.type, pa.BaseExtensionType)
-        or pa.types.is_boolean(column.type)
-        or pa.types.is_decimal256(column.type)
+        not values
+        or isinstance(sample.type, pa.BaseExtensionType)
+        or pa.types.is_boolean(sample.type)
+        or pa.types.is_decimal256(sample.type)
     ):
         return False
-    sample = column.slice(0, _SAMPLE_ROWS)
-    seldom = _distinct(sample) * 2 > len(sample)  # most values are new: not worth counting them all
-    return not seldom and _distinct(column) * _LOW_CARDINALITY <= len(column)
+    most = values * rows / len(sample) / _LOW_CARDINALITY
+    # Of so many different values in the column, all equally frequent, as many would be among those of the sample.
+    return bool(pc.count_distinct(sample).as_py() <= -math.expm1(-values / most) * most)
 
 
-def _distinct(column: pa.ChunkedArray) -> int:
-    return int(pc.count_distinct(column, mode="all").as_py())
+def _spread(rows: pa.Table) -> pa.Table:
+    """Return a sample: short runs of rows, as far from each other as they can be."""
+    apart = rows.num_rows // _SAMPLE_RUNS
+    if apart <= _SAMPLE_RUN_ROWS:
+        return rows
+    return pa.concat_tables(
+        [rows.slice(at * apart, _SAMPLE_RUN_ROWS) for at in range(_SAMPLE_RUNS)]
+    ).combine_chunks()
 
 
 def _plain(value: Any) -> KeyValue:
