@@ -44,7 +44,9 @@ app = typer.Typer(
 snapshots = typer.Typer(help="Look at snapshots and prove them.", no_args_is_help=True)
 incidents = typer.Typer(help="Look at incidents, declare one, answer an approval.", no_args_is_help=True)
 plan = typer.Typer(help="Check the continuity plan; print its schema.", no_args_is_help=True)
+checks = typer.Typer(help="Write, check and read the contracts of tables.", no_args_is_help=True)
 app.add_typer(snapshots, name="snapshots")
+app.add_typer(checks, name="checks")
 app.add_typer(incidents, name="incidents")
 app.add_typer(plan, name="plan")
 
@@ -556,6 +558,83 @@ def snapshots_verify(
         show.verification(report, late, within.days)
     if not report.ok:
         raise typer.Exit(1)
+
+
+@checks.command("propose")
+def checks_propose(
+    source: Annotated[str, typer.Argument(help="A source of the plan.")],
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="The folder to write into; that of the source's `contracts` in the plan if absent."
+        ),
+    ] = None,
+    snapshot: Annotated[str, typer.Option(help="A snapshot's id, or `latest`.")] = "latest",
+    force: Annotated[bool, typer.Option("--force", help="Replace contracts that are there.")] = False,
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Look at a snapshot and write a first contract of every table, as commented YAML for you to edit.
+
+    What is guessed (personal data, uniqueness, allowed values) says so. Replaces nothing without --force.
+    """
+    from tasks.checks import contracts_folder, newest_snapshot, propose_contracts, write_contracts
+
+    loaded, store = _open_store(plan)
+    folder = into or contracts_folder(loaded, source)
+    chosen = newest_snapshot(store, source) if snapshot == "latest" else snapshot
+    result = write_contracts(
+        store,
+        chosen,
+        propose_contracts(store, chosen),
+        folder,
+        force=force,
+        clock=open_clock(loaded.clock_spec()),
+    )
+    show.as_json(result) if json_ else show.proposed(result)
+
+
+@checks.command("lint")
+def checks_lint(
+    folders: Annotated[
+        list[Path] | None, typer.Argument(help="Folders of contracts; those of the plan's sources if absent.")
+    ] = None,
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Say what is wrong with contracts: file, line, key and mend (exit code 1 if anything)."""
+    from tasks.checks import lint_contracts, linted_folders
+    from tasks.plan import load_plan
+
+    problems = [
+        problem for one in folders or linted_folders(load_plan(plan)) for problem in lint_contracts(one)
+    ]
+    show.as_json({"problems": problems}) if json_ else show.contract_problems(problems)
+    if problems:
+        raise typer.Exit(1)
+
+
+@checks.command("list")
+def checks_list(
+    source: Annotated[str, typer.Argument(help="A source of the plan.")],
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """List every rule that a source's snapshots are held against, with its severity."""
+    from tasks.checks import contracts_of, rules_in_words
+    from tasks.plan import load_plan
+
+    loaded = load_plan(plan)
+    rules = rules_in_words(contracts_of(loaded, source), open_clock(loaded.clock_spec()).now())
+    show.as_json({"rules": rules}) if json_ else show.rules(rules)
+
+
+@checks.command("schema")
+def checks_schema() -> None:
+    """Print the JSON Schema of a contract, for editors."""
+    from tasks.checks import contract_schema
+
+    typer.echo(contract_schema())
 
 
 def _open_journal(plan: str) -> tuple[Any, Any]:

@@ -399,6 +399,30 @@ def validations(result: Any) -> None:
             out.print(f"  Data Docs: {one.docs}", markup=False)
 
 
+def proposed(result: Any) -> None:
+    """Say which contracts were written, and what their own snapshot gives against them."""
+    out.print(f"{plural(len(result.tables), 'contract')} in {result.folder}", highlight=False)
+    for finding in result.report.findings:
+        out.print(f"  {finding.severity}: {finding.message}", highlight=False, markup=False)
+    out.print(f"{result.report.snapshot_id} is {result.report.outcome} against them", highlight=False)
+
+
+def contract_problems(problems: Sequence[Any]) -> None:
+    """Print each problem of the contracts on a line of its own."""
+    for problem in problems:
+        out.print(str(problem), highlight=False, markup=False, soft_wrap=True)
+    if not problems:
+        out.print("The contracts fit")
+
+
+def rules(found: Sequence[Any]) -> None:
+    """Print the rules of contracts."""
+    table(
+        ["table", "column", "rule", "severity", "says"],
+        [(one["table"], one["column"], one["kind"], one["severity"], one["says"]) for one in found],
+    )
+
+
 def snapshot_list(found: Sequence[Any]) -> None:
     """Print a line per snapshot."""
     table(

@@ -9,8 +9,18 @@ from tasks.checks.loading import (
     contract_schema,
     default_contracts,
     lint_contract,
+    lint_contracts,
     load_contracts,
 )
+from tasks.checks.planned import (
+    contracts_folder,
+    contracts_of,
+    linted_folders,
+    newest_snapshot,
+    rules_in_words,
+)
+from tasks.checks.proposing import propose_contracts
+from tasks.checks.writing import Proposed, write_contracts
 
 __all__ = [
     "CheckFinding",
@@ -21,12 +31,21 @@ __all__ = [
     "ContractError",
     "ContractProblem",
     "Outcome",
+    "Proposed",
     "Severity",
     "contract_schema",
+    "contracts_folder",
+    "contracts_of",
     "default_contracts",
     "last_good_before",
     "lint_contract",
+    "lint_contracts",
+    "linted_folders",
     "load_contracts",
     "mark_snapshot",
+    "newest_snapshot",
+    "propose_contracts",
+    "rules_in_words",
     "run_checks",
+    "write_contracts",
 ]

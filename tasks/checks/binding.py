@@ -20,6 +20,7 @@ _TYPES: dict[ColumnType, str] = {
     "boolean": "BOOLEAN",
     "timestamp": "TIMESTAMP",
     "date": "DATE",
+    "time": "TIME",
     "json": "VARCHAR",
     "binary": "BLOB",
 }

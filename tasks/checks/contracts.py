@@ -9,7 +9,9 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from tasks.checks.findings import Severity
 
-ColumnType = Literal["text", "integer", "decimal", "number", "boolean", "timestamp", "date", "json", "binary"]
+ColumnType = Literal[
+    "text", "integer", "decimal", "number", "boolean", "timestamp", "date", "time", "json", "binary"
+]
 Share = Annotated[float, Field(ge=0, le=1)]
 Auto = Literal["auto"]
 Slug = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_]*$")]

@@ -55,7 +55,14 @@ def load_contracts(folder: Path | str) -> dict[str, Contract]:
     Raises:
         ContractError: the folder holds none, or a contract cannot be used; every problem is listed.
     """
-    folder = Path(folder)
+    contracts, problems = _read_all(Path(folder))
+    if problems:
+        listed = "\n  ".join(str(problem) for problem in problems)
+        raise ContractError(f"The contracts do not fit:\n  {listed}", where=str(folder))
+    return contracts
+
+
+def _read_all(folder: Path) -> tuple[dict[str, Contract], list[ContractProblem]]:
     files = sorted(folder.glob("*.yaml"))
     if not files:
         raise ContractError(
@@ -66,10 +73,7 @@ def load_contracts(folder: Path | str) -> dict[str, Contract]:
     problems = [problem for one in read for problem in one.problems]
     binder = Binder(contracts)
     problems += [p for one in read if one.contract is not None for p in _lint(one, contracts, binder)]
-    if problems:
-        listed = "\n  ".join(str(problem) for problem in problems)
-        raise ContractError(f"The contracts do not fit:\n  {listed}", where=str(folder))
-    return contracts
+    return contracts, problems
 
 
 def lint_contract(path: Path | str) -> list[ContractProblem]:
@@ -81,6 +85,15 @@ def lint_contract(path: Path | str) -> list[ContractProblem]:
     beside = (_read(other).contract for other in sorted(path.parent.glob("*.yaml")) if other != path)
     known = {contract.table: contract for contract in (*beside, own.contract) if contract is not None}
     return [*own.problems, *_lint(own, known, Binder(known))]
+
+
+def lint_contracts(folder: Path | str) -> list[ContractProblem]:
+    """Return what is wrong with the contracts in `folder`.
+
+    Raises:
+        ContractError: the folder holds none.
+    """
+    return _read_all(Path(folder))[1]
 
 
 def contract_schema() -> str:

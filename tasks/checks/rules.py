@@ -37,6 +37,7 @@ TYPE_FAMILIES: dict[ColumnType, str] = {
     "boolean": r"^BOOLEAN$",
     "timestamp": r"^TIMESTAMP(_S|_MS|_NS)?( WITH TIME ZONE)?$",
     "date": r"^DATE$",
+    "time": r"^TIME(_NS)?( WITH TIME ZONE)?$",
     "json": r"^(VARCHAR|JSON|STRUCT.*|MAP.*|.*\[\])$",
     "binary": r"^BLOB$",
 }

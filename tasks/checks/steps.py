@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from tasks.checks.checking import last_good_before, mark_snapshot, run_checks
-from tasks.checks.contracts import Contract
 from tasks.checks.findings import CheckFinding, CheckReport, Outcome
-from tasks.checks.loading import default_contracts, load_contracts
+from tasks.checks.planned import contracts_of
 from tasks.core import UsageError, open_clock, plural
 from tasks.plan import LoadedPlan, load_plan
 from tasks.snapshots import Store, split_name
@@ -99,7 +97,7 @@ def check_snapshot(plan: str, snapshot_id: str) -> CheckReport:
     report = run_checks(
         store,
         snapshot_id,
-        _contracts(loaded, source),
+        contracts_of(loaded, source),
         previous=last_good_before(store, snapshot_id),
         docs_folder=docs,
         clock=open_clock(loaded.clock_spec()),
@@ -151,24 +149,6 @@ def conclude(checked: list[Checked]) -> Validated:
     """Return the outcome of the run: as bad as its worst snapshot."""
     bad = any(one.outcome == "quarantined" for one in checked)
     return Validated("quarantined" if bad else "valid", checked)
-
-
-def _contracts(loaded: LoadedPlan, source: str) -> dict[str, Contract]:
-    settings = loaded.plan.sources.get(source)
-    if settings is None:
-        raise UsageError(f"The plan has no source {source!r}", where=str(loaded.path))
-    folder: Path | None
-    if settings.contracts is not None:
-        folder = loaded.resolve(settings.contracts)
-    else:
-        folder = default_contracts(settings.mapping)
-    if folder is None:
-        raise UsageError(
-            f"Source {source} has no contracts, so nothing of it can be proven",
-            where=f"{loaded.path}: sources.{source}.contracts",
-            fix="name the folder of its contracts",
-        )
-    return load_contracts(folder)
 
 
 def _witness(loaded: LoadedPlan, store: Store, source: str) -> str:
