@@ -28,6 +28,7 @@ class ConsentBefore:
         erased: the view with the ids of erased persons (`id`, as text); empty if nobody was erased.
         log: the query for every person's latest wish (`person`, as text; `blocked`; `since`); empty without a log.
         covering: the consent of the table that `covered_by` names; None without one.
+        covering_view: that table as the last valid snapshot has it; empty without one.
     """
 
     view: str
@@ -35,6 +36,7 @@ class ConsentBefore:
     erased: str = ""
     log: str = ""
     covering: Consent | None = None
+    covering_view: str = ""
 
 
 def guarded(contracts: Mapping[str, Contract], shipped: Mapping[str, Contract]) -> dict[str, Contract]:
@@ -130,6 +132,14 @@ def _kept(consent: Consent, before: ConsentBefore, here: str) -> Iterator[str]:
             f"WHERE CAST(wider.{quote(wider.person)} AS VARCHAR) = {person} "
             f"AND {among(f'wider.{quote(wider.column)}', wider.blocked)})"
         )
+        if wider.address and before.covering_view:
+            address = quote(wider.address)
+            yield (
+                f"EXISTS (SELECT 1 FROM {quote(before.covering_view)} had JOIN {quote(consent.covered_by)} wider "
+                f"ON lower(trim(wider.{address})) = lower(trim(had.{address})) "
+                f"WHERE CAST(had.{quote(wider.person)} AS VARCHAR) = {person} "
+                f"AND {among(f'wider.{quote(wider.column)}', wider.blocked)})"
+            )
     if before.log and consent.kind == "state":
         yield f"EXISTS (SELECT 1 FROM {before.log} wish WHERE wish.person = {person} AND wish.blocked)"
 

@@ -22,7 +22,7 @@ Counts = Mapping[str, int]
 
 def stability_index(before: Counts, now: Counts) -> float:
     """Return the population stability index of two counts by bin; 0 where one side has no value."""
-    return sum(part for part, _ in _parts(before, now).values())
+    return sum(_parts(before, now).values())
 
 
 def by_chance(before: Counts, now: Counts) -> float:
@@ -42,20 +42,17 @@ def by_chance(before: Counts, now: Counts) -> float:
 def most_moved(before: Counts, now: Counts) -> tuple[str, float, float]:
     """Return the bin that moved most, with its share before and now."""
     parts = _parts(before, now)
-    name = max(parts, key=lambda one: parts[one][0])
-    shares = parts[name][1]
-    return name, shares[0], shares[1]
+    name = max(parts, key=lambda one: parts[one])
+    then, here = (counts.get(name, 0) / max(1, sum(counts.values())) for counts in (before, now))
+    return name, then, here
 
 
-def _parts(before: Counts, now: Counts) -> dict[str, tuple[float, tuple[float, float]]]:
+def _parts(before: Counts, now: Counts) -> dict[str, float]:
     bins = sorted(before.keys() | now.keys())
     if not sum(before.values()) or not sum(now.values()):
-        return dict.fromkeys(bins, (0.0, (0.0, 0.0)))
-    found = {}
-    for name in bins:
-        then, here = (_share(counts, name) for counts in (before, now))
-        found[name] = ((here - then) * math.log(here / then), (then, here))
-    return found
+        return dict.fromkeys(bins, 0.0)
+    shares = {name: (_share(before, name), _share(now, name)) for name in bins}
+    return {name: (here - then) * math.log(here / then) for name, (then, here) in shares.items()}
 
 
 def _share(counts: Counts, name: str) -> float:

@@ -115,12 +115,14 @@ class Comparing:
         view = past_view(contract.table)
         consent = None
         if contract.consent is not None and view in columns:
+            wider = past_view(contract.consent.covered_by or "")
             consent = ConsentBefore(
                 view=view,
                 columns=tuple(columns[view]),
                 erased=ERASED if self.past.erased else "",
                 log=self._log(contract),
                 covering=self._covering(contract.consent),
+                covering_view=wider if wider in columns else "",
             )
         return replace(figures, expected=bounds, consent=consent)
 

@@ -1,4 +1,4 @@
-"""A small clean shop as Parquet files, contracts to hold it against, and a scan for addresses."""
+"""A small clean shop and provider as Parquet files, contracts to hold them against, and a scan for addresses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -16,7 +17,11 @@ import pytest
 from tasks.checks.contracts import Contract
 from tasks.checks.findings import CheckReport
 from tasks.checks.loading import load_contracts
+from tasks.checks.past import Past
+from tasks.checks.profiling import Profiled, profile
 from tasks.checks.running import SnapshotData, TableData, check_data
+from tasks.checks.schema_drift import Shape
+from tasks.sources import ColumnFacts, ForeignKey, TableFacts
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 AT = datetime(2011, 11, 16, 7, 0, tzinfo=UTC)
@@ -48,6 +53,16 @@ SCHEMAS = {
             ("generated", pa.bool_()),
         ]
     ),
+    "consent_requests": pa.schema(
+        [
+            ("request_id", pa.int32()),
+            ("customer_id", pa.int32()),
+            ("kind", pa.string()),
+            ("campaign_id", pa.int32()),
+            ("requested_at", pa.timestamp("us")),
+            ("forwarded_at", pa.timestamp("us")),
+        ]
+    ),
     "order_lines": pa.schema(
         [
             ("line_id", pa.int32()),
@@ -63,21 +78,126 @@ SCHEMAS = {
 }
 
 
-class Shop:
-    """The tables of a clean shop as rows that a test may harm, and how they become a snapshot.
+ESP_SCHEMAS = {
+    "lists": pa.schema([("id", pa.int32()), ("optin", pa.string())]),
+    "subscribers": pa.schema(
+        [
+            ("id", pa.int32()),
+            ("email", pa.string()),
+            ("status", pa.string()),
+            ("updated_at", pa.timestamp("us")),
+        ]
+    ),
+    "subscriber_lists": pa.schema(
+        [
+            ("subscriber_id", pa.int32()),
+            ("list_id", pa.int32()),
+            ("status", pa.string()),
+            ("updated_at", pa.timestamp("us")),
+        ]
+    ),
+    "campaigns": pa.schema([("id", pa.int32()), ("status", pa.string()), ("sent", pa.int32())]),
+    "campaign_lists": pa.schema([("id", pa.int32()), ("campaign_id", pa.int32()), ("list_id", pa.int32())]),
+    "messages": pa.schema(
+        [
+            ("id", pa.int32()),
+            ("campaign_id", pa.int32()),
+            ("subscriber_id", pa.int32()),
+            ("status", pa.string()),
+            ("queued_at", pa.timestamp("us")),
+        ]
+    ),
+}
+"""The columns of the provider's tables that the rules across tables are about; see `esp_contracts`."""
+
+
+class Tables:
+    """Clean tables as rows that a test may harm, and how they become a snapshot.
 
     Attributes:
         rows: the rows of each table.
         schemas: the Arrow schema of each table.
         counted: what the source is said to have counted, where that is not the number of rows.
+        previous: the rows of the last valid snapshot, where there is no `past`.
+        declared: what the source declares of a column, `table.column`: its type, and whether it may be empty.
+        keys: the declared primary keys, where they are not those of the contract.
+        unlinked: tables that declare no foreign key any more.
     """
 
-    def __init__(self, folder: Path) -> None:
+    source = ""
+
+    def __init__(self, folder: Path, rows: dict[str, list[Row]], schemas: dict[str, pa.Schema]) -> None:
         self.folder = folder
-        self.schemas = dict(SCHEMAS)
+        self.rows = rows
+        self.schemas = dict(schemas)
         self.counted: dict[str, int] = {}
         self.previous: dict[str, int] = {}
-        self.rows: dict[str, list[Row]] = {"customers": [], "orders": [], "order_lines": []}
+        self.declared: dict[str, tuple[str, bool]] = {}
+        self.keys: dict[str, tuple[str, ...]] = {}
+        self.unlinked: set[str] = set()
+
+    def data(self, **known: Any) -> SnapshotData:
+        """Write the Parquet files and return them as a snapshot."""
+        files = self.written(self.folder)
+        past: Past | None = known.get("past")
+        before = {name: one.rows for name, one in past.history[0].tables.items()} if past is not None else {}
+        tables = {
+            name: TableData(
+                files=(files[name],),
+                source_rows=self.counted.get(name, len(rows)),
+                previous_rows=self.previous.get(name, before.get(name)),
+                shape=self.shape(name),
+            )
+            for name, rows in self.rows.items()
+        }
+        return SnapshotData(f"{self.source}/00000003", AT, tables, **known)
+
+    def written(self, folder: Path) -> dict[str, str]:
+        """Write every table and return its file."""
+        folder.mkdir(exist_ok=True)
+        for name, rows in self.rows.items():
+            pq.write_table(pa.Table.from_pylist(rows, schema=self.schemas[name]), folder / f"{name}.parquet")
+        return {name: str(folder / f"{name}.parquet") for name in self.rows}
+
+    def shape(self, name: str) -> Shape:
+        """Return what the source declares of a table."""
+        columns = []
+        for field in self.schemas[name]:
+            kind, nullable = self.declared.get(f"{name}.{field.name}", (str(field.type), False))
+            columns.append(ColumnFacts(field.name, kind, nullable))
+        key = self.keys.get(name, (self.schemas[name].names[0],))
+        links = () if name in self.unlinked else LINKS.get(name, ())
+        return Shape(TableFacts(name, tuple(columns), key, links, ""), self.schemas[name])
+
+    def as_past(self, contracts: dict[str, Contract], **known: Any) -> Past:
+        """Return these tables as the last valid snapshot, and as every one of the ten before it."""
+        files = self.written(self.folder / "was")
+        with duckdb.connect() as connection:
+            profiles = {}
+            for name, path in files.items():
+                connection.execute(f"CREATE VIEW {name} AS SELECT * FROM '{path}'")
+                kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
+                fetch = lambda sql: connection.execute(sql).fetchall()  # noqa: E731
+                profiles[name] = profile(contracts[name], [path], kinds, fetch)
+        return Past(
+            snapshot_id=f"{self.source}/00000002",
+            shapes={name: self.shape(name) for name in files},
+            files=lambda table: [files[table]],
+            history=[Profiled(f"{self.source}/{n}", AT - timedelta(days=n), profiles) for n in range(1, 11)],
+            **known,
+        )
+
+
+LINKS = {"orders": (ForeignKey(("customer_id",), "customers", ("customer_id",)),)}
+
+
+class Shop(Tables):
+    """A clean shop: twenty customers with an order each; the first one left, the second came back."""
+
+    source = "shop"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, {name: [] for name in SCHEMAS}, SCHEMAS)
         for n in range(1, CUSTOMERS + 1):
             born = AT.replace(tzinfo=None) - timedelta(days=100 + n)
             order, customer = f"{536000 + n}", 12000 + n
@@ -93,7 +213,7 @@ class Shop:
                 {
                     "order_id": order,
                     "customer_id": customer,
-                    "ordered_at": born + timedelta(days=n),
+                    "ordered_at": born + timedelta(days=99 + n),
                     "country": "EIRE",
                     "kind": "sale",
                     "channel": "web",
@@ -116,18 +236,77 @@ class Shop:
                 }
             )
 
-    def data(self, **known: Any) -> SnapshotData:
-        """Write the Parquet files and return them as a snapshot."""
-        tables = {}
-        for name, rows in self.rows.items():
-            path = self.folder / f"{name}.parquet"
-            pq.write_table(pa.Table.from_pylist(rows, schema=self.schemas[name]), path)
-            tables[name] = TableData(
-                files=(str(path),),
-                source_rows=self.counted.get(name, len(rows)),
-                previous_rows=self.previous.get(name),
+        wishes = [(12001, "unsubscribe", 30), (12002, "unsubscribe", 30), (12002, "subscribe", 20)]
+        wishes += [(12003, "subscribe", 40), (12003, "unsubscribe", 10)]
+        for n, (customer, kind, days) in enumerate(wishes, 1):
+            at = AT.replace(tzinfo=None) - timedelta(days=days)
+            self.wish(n, customer, kind, at)
+
+    def wish(self, number: int, customer: int, kind: str, at: datetime) -> None:
+        """Add a request of consent."""
+        self.rows["consent_requests"].append(
+            {
+                "request_id": number,
+                "customer_id": customer,
+                "kind": kind,
+                "campaign_id": None,
+                "requested_at": at,
+                "forwarded_at": at,
+            }
+        )
+
+
+class Esp(Tables):
+    """A clean provider: one list with single and one with double opt-in, a campaign to each person on the first.
+
+    Subscriber 1 is blocklisted, 2 has left list 1, 3 has left list 2; the others are on both.
+    """
+
+    source = "esp"
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder, {name: [] for name in ESP_SCHEMAS}, ESP_SCHEMAS)
+        self.keys["subscriber_lists"] = ("subscriber_id", "list_id")
+        self.rows["lists"] += [{"id": 1, "optin": "single"}, {"id": 2, "optin": "double"}]
+        then = AT.replace(tzinfo=None) - timedelta(days=20)
+        for n in range(1, CUSTOMERS + 1):
+            blocked = "blocklisted" if n == 1 else "enabled"
+            self.rows["subscribers"].append(
+                {"id": n, "email": f"c{n}@shop.example", "status": blocked, "updated_at": then}
             )
-        return SnapshotData("shop/00000003", AT, tables, **known)
+            for on in (1, 2):
+                left = n == 1 or n == on + 1
+                self.rows["subscriber_lists"].append(
+                    {
+                        "subscriber_id": n,
+                        "list_id": on,
+                        "status": "unsubscribed" if left else "confirmed",
+                        "updated_at": then,
+                    }
+                )
+            if n > 2:
+                self.rows["messages"].append(
+                    {
+                        "id": n,
+                        "campaign_id": 1,
+                        "subscriber_id": n,
+                        "status": "accepted",
+                        "queued_at": then + timedelta(days=1),
+                    }
+                )
+        self.rows["campaigns"] += [
+            {"id": 1, "status": "finished", "sent": CUSTOMERS - 2},
+            {"id": 2, "status": "draft", "sent": 0},
+        ]
+        self.rows["campaign_lists"] += [
+            {"id": 1, "campaign_id": 1, "list_id": 1},
+            {"id": 2, "campaign_id": 2, "list_id": 2},
+        ]
+
+
+@pytest.fixture
+def esp(tmp_path: Path) -> Esp:
+    return Esp(tmp_path)
 
 
 @pytest.fixture
@@ -145,13 +324,28 @@ def contracts() -> dict[str, Contract]:
     }
 
 
-@pytest.fixture
-def check(contracts: dict[str, Contract]) -> Callable[..., CheckReport]:
-    """A function that holds a small shop against the shipped contracts, or against that of one table."""
+@pytest.fixture(scope="session")
+def esp_contracts() -> dict[str, Contract]:
+    """The shipped contracts of the small provider, cut to the columns that it has."""
+    cut = {}
+    for name, contract in load_contracts(REPOSITORY / "data/expectations/listmonk").items():
+        if name not in ESP_SCHEMAS:
+            continue
+        columns = {one: contract.columns[one] for one in ESP_SCHEMAS[name].names}
+        rules = [rule for rule in contract.row_rules if set(rule.columns) <= set(columns)]
+        keys = [key for key in contract.foreign_keys if set(key.columns) <= set(columns)]
+        cut[name] = contract.model_copy(update={"columns": columns, "row_rules": rules, "foreign_keys": keys})
+    return cut
 
-    def run(shop: Shop, docs_folder: Path | None = None, only: str = "", **known: Any) -> CheckReport:
-        used = {only: contracts[only]} if only in contracts else contracts
-        return check_data(shop.data(**known), used, at=AT, docs_folder=docs_folder)
+
+@pytest.fixture
+def check(contracts: dict[str, Contract], esp_contracts: dict[str, Contract]) -> Callable[..., CheckReport]:
+    """A function that holds small tables against the shipped contracts, or against some of them."""
+
+    def run(tables: Tables, docs_folder: Path | None = None, only: str = "", **known: Any) -> CheckReport:
+        of = contracts if isinstance(tables, Shop) else esp_contracts
+        used = {name: one for name, one in of.items() if name in (only, "subscribers")} if only in of else of
+        return check_data(tables.data(**known), used, at=AT, docs_folder=docs_folder)
 
     return run
 

@@ -1,4 +1,7 @@
-"""Every way to harm a clean snapshot is found, by the rule that should find it, and told without an address."""
+"""Every way to harm a clean snapshot is found, by the rule that should find it, and told without an address.
+
+The table of harms is docs/reference/damage.md, written by `pytest tests/checks/test_dirty_matrix.py --write-docs`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,19 @@ from typing import Any
 import pyarrow as pa
 import pytest
 
+PAGE = Path(__file__).resolve().parents[2] / "docs/reference/damage.md"
+HEAD = """# Damage and what finds it
+
+Each line harms a small clean shop or provider in one way and holds it against the contracts that come with Mailstay and
+the valid snapshots before it. The rule must find it, with this severity and this many rows (or columns), and name no
+address; the clean ones must give no finding. Critical findings quarantine the snapshot.
+
+Written by `pytest tests/checks/test_dirty_matrix.py --write-docs`.
+
+| of | damage | found by | severity | counted |
+|---|---|---|---|--:|
+"""
+
 
 @dataclass(frozen=True)
 class Harm:
@@ -24,6 +40,7 @@ class Harm:
         failed: how many rows (or columns) must be counted; None where the rule is broken.
         keys: the sample keys that must be quoted.
         says: what the message must contain.
+        of: which tables are harmed.
     """
 
     name: str
@@ -33,6 +50,7 @@ class Harm:
     failed: int | None
     keys: tuple[str, ...] = ()
     says: str = ""
+    of: str = "shop"
 
 
 def _set(table: str, column: str, value: Any, *rows: int) -> Callable[[Any], None]:
@@ -109,6 +127,66 @@ def _unreadable_numbers(shop: Any) -> None:
 def _key_that_is_an_address(shop: Any) -> None:
     shop.rows["orders"][3]["order_id"] = "bob@x.example"
     shop.rows["order_lines"][3]["order_id"] = "bob@x.example"
+
+
+def _rename(table: str, old: str, new: str) -> Callable[[Any], None]:
+    def do(shop: Any) -> None:
+        schema = shop.schemas[table]
+        at = schema.get_field_index(old)
+        shop.schemas[table] = schema.set(at, schema.field(at).with_name(new))
+        for row in shop.rows[table]:
+            row[new] = row.pop(old)
+
+    return do
+
+
+def _declare(column: str, kind: str, *, nullable: bool = False) -> Callable[[Any], None]:
+    return lambda shop: shop.declared.update({column: (kind, nullable)})
+
+
+def _more_orders(count: int) -> Callable[[Any], None]:
+    def do(shop: Any) -> None:
+        for n in range(count):
+            order, line = shop.rows["orders"][0], shop.rows["order_lines"][0]
+            shop.rows["orders"].append({**order, "order_id": f"{600_000 + n}"})
+            shop.rows["order_lines"].append({**line, "line_id": 900 + n, "order_id": f"{600_000 + n}"})
+
+    return do
+
+
+def _pounds_for_pence(shop: Any) -> None:
+    for row in (*shop.rows["orders"], *shop.rows["order_lines"]):
+        for column in row.keys() & {"total_minor", "line_total_minor"}:
+            row[column] //= 100
+
+
+def _forget(table: str, row: int) -> Callable[[Any], None]:
+    return lambda shop: shop.rows[table].pop(row)
+
+
+def _imported_again(esp: Any) -> None:
+    """Deleted and imported: the same address under another id, and mailable."""
+    esp.rows["subscribers"][0] |= {"id": 99, "status": "enabled"}
+    for row in esp.rows["subscriber_lists"]:
+        row["subscriber_id"] = 99 if row["subscriber_id"] == 1 else row["subscriber_id"]
+
+
+def _message(subscriber: int, after: timedelta) -> Callable[[Any], None]:
+    def do(esp: Any) -> None:
+        sent = esp.rows["subscribers"][0]["updated_at"] + after
+        esp.rows["messages"].append(
+            {**esp.rows["messages"][0], "id": 99, "subscriber_id": subscriber, "queued_at": sent}
+        )
+
+    return do
+
+
+def _all(*harms: Callable[[Any], None]) -> Callable[[Any], None]:
+    def do(tables: Any) -> None:
+        for harm in harms:
+            harm(tables)
+
+    return do
 
 
 FUTURE = datetime(2011, 11, 17)  # noqa: DTZ001
@@ -375,15 +453,350 @@ HARMS = [
         1,
         says="nothing of it was checked",
     ),
+    Harm(
+        "no order is of a customer",
+        _set("orders", "customer_id", None, *range(20)),
+        "orders.customer_id.has_values",
+        "critical",
+        20,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "half as many orders again as before, and more",
+        _more_orders(12),
+        "orders.rows_grow",
+        "warning",
+        2,
+        (),
+        "at most 30 rows after 20",
+        "shop",
+    ),
+    Harm(
+        "more orders than ten valid snapshots lead to expect",
+        _more_orders(3),
+        "orders.rows_change",
+        "warning",
+        2,
+        (),
+        "lead to expect 19 to 21 rows",
+        "shop",
+    ),
+    Harm(
+        "no order for weeks: a stale copy",
+        lambda shop: [row.update(ordered_at=LONG_AGO.replace(year=2011)) for row in shop.rows["orders"]],
+        "orders.ordered_at.fresh",
+        "warning",
+        1,
+        (),
+        "is stale",
+        "shop",
+    ),
+    Harm(
+        "every sale became an adjustment",
+        _set("orders", "kind", "adjustment", *range(20)),
+        "orders.kind.drift",
+        "warning",
+        0,
+        (),
+        "adjustment was 0.0%, is 100.0%",
+        "shop",
+    ),
+    Harm(
+        "pounds where pence belong",
+        _pounds_for_pence,
+        "orders.total_minor.drift",
+        "warning",
+        0,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "an order without lines",
+        _forget("order_lines", 4),
+        "orders.order_id.has_lines",
+        "critical",
+        1,
+        ("order_id=536005",),
+        "",
+        "shop",
+    ),
+    Harm(
+        "an address in a free text",
+        _set("order_lines", "description", "for eve@x.example", 2),
+        "order_lines.description.no_addresses",
+        "warning",
+        1,
+        ("line_id=3",),
+        "",
+        "shop",
+    ),
+    Harm(
+        "a column that was renamed",
+        _rename("customers", "email", "mail_address"),
+        "customers.mail_address.schema_renamed",
+        "critical",
+        1,
+        (),
+        "email is called mail_address now",
+        "shop",
+    ),
+    Harm(
+        "a column that is gone since the last valid snapshot",
+        _drop_column("orders", "currency"),
+        "orders.currency.schema_removed",
+        "critical",
+        1,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "a column that is new since then",
+        _add_column,
+        "customers.phone.schema_added",
+        "warning",
+        1,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "a column of another type since then",
+        _retype("orders", "total_minor", pa.string(), str),
+        "orders.total_minor.schema_retyped",
+        "critical",
+        1,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "texts that may be shorter only",
+        _all(_declare("customers.country", "VARCHAR(8)")),
+        "customers.country.schema_narrowed",
+        "warning",
+        1,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "a column that may be empty now",
+        _declare("customers.country", "string", nullable=True),
+        "customers.country.schema_nullable",
+        "warning",
+        1,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "another primary key",
+        lambda shop: shop.keys.update(orders=("order_id", "kind")),
+        "orders.schema_key",
+        "critical",
+        1,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "a foreign key that is not declared any more",
+        lambda shop: shop.unlinked.add("orders"),
+        "orders.customer_id.schema_foreign_key",
+        "info",
+        1,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "an opt-out that disappeared",
+        _forget("consent_requests", 0),
+        "consent_requests.kind.opt_out_kept",
+        "critical",
+        1,
+        ("request_id=1",),
+        "",
+        "shop",
+    ),
+    Harm(
+        "an opt-out that became a wish for mail",
+        _set("consent_requests", "kind", "subscribe", 0),
+        "consent_requests.kind.opt_out_holds",
+        "critical",
+        1,
+        ("request_id=1",),
+        "",
+        "shop",
+    ),
+    Harm(
+        "an old wish for mail that was dated after the opt-out",
+        _set("consent_requests", "requested_at", FUTURE - timedelta(days=2), 3),
+        "consent_requests.kind.opt_out_holds",
+        "critical",
+        1,
+        ("request_id=4",),
+        "",
+        "shop",
+    ),
+    Harm(
+        "a date of consent that moved back",
+        _set("consent_requests", "requested_at", LONG_AGO.replace(year=2010), 1),
+        "consent_requests.kind.consent_date_kept",
+        "critical",
+        1,
+        ("request_id=2",),
+        "",
+        "shop",
+    ),
+    Harm(
+        "an opt-out that is somebody else's now",
+        _set("consent_requests", "customer_id", 12009, 0),
+        "consent_requests.kind.opt_out_kept",
+        "critical",
+        1,
+        (),
+        "",
+        "shop",
+    ),
+    Harm(
+        "a blocked person who may be mailed",
+        _set("subscribers", "status", "enabled", 0),
+        "subscribers.status.opt_out_holds",
+        "critical",
+        1,
+        ("id=1",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "a blocked person who is gone",
+        _forget("subscribers", 0),
+        "subscribers.status.opt_out_kept",
+        "critical",
+        1,
+        ("id=1",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "a blocked person who was deleted and imported again",
+        _imported_again,
+        "subscribers.status.opt_out_kept",
+        "critical",
+        1,
+        ("id=1",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "a block that moved back in time",
+        _set("subscribers", "updated_at", LONG_AGO, 0),
+        "subscribers.status.consent_date_kept",
+        "critical",
+        1,
+        ("id=1",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "somebody who left is on the list again",
+        _set("subscriber_lists", "status", "confirmed", 2),
+        "subscriber_lists.status.opt_out_holds",
+        "critical",
+        1,
+        ("subscriber_id=2 list_id=1",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "a later date is no proof on a list with single opt-in",
+        _all(
+            _set("subscriber_lists", "status", "confirmed", 2),
+            _set("subscriber_lists", "updated_at", FUTURE - timedelta(days=2), 2),
+        ),
+        "subscriber_lists.status.opt_out_holds",
+        "critical",
+        1,
+        (),
+        "",
+        "esp",
+    ),
+    Harm(
+        "the record that somebody left is gone",
+        _forget("subscriber_lists", 2),
+        "subscriber_lists.status.opt_out_kept",
+        "critical",
+        1,
+        ("subscriber_id=2 list_id=1",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "a campaign without a list",
+        _forget("campaign_lists", 1),
+        "campaigns.id.goes_to_a_list",
+        "critical",
+        1,
+        ("id=2",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "a campaign that claims more than was sent",
+        _set("campaigns", "sent", 25, 0),
+        "campaigns.sent.sent_is_what_was_accepted",
+        "warning",
+        1,
+        ("id=1",),
+        "number of rows in messages",
+        "esp",
+    ),
+    Harm(
+        "a message to somebody who was blocked before",
+        _message(1, timedelta(hours=1)),
+        "messages.id.nothing_to_the_blocked",
+        "critical",
+        1,
+        ("id=99",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "a message to somebody who had left",
+        _message(2, timedelta(hours=1)),
+        "messages.id.nothing_after_opting_out",
+        "critical",
+        1,
+        ("id=99",),
+        "",
+        "esp",
+    ),
+    Harm(
+        "a second message of one campaign to one person",
+        _message(3, timedelta(hours=30)),
+        "messages.campaign_id+subscriber_id.unique",
+        "critical",
+        2,
+        (),
+        "",
+        "esp",
+    ),
 ]
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 def test_is_found_by_its_rule_and_told_without_an_address(
-    harm: Harm, shop: Any, check: Any, addresses_in: Any
+    harm: Harm, check: Any, addresses_in: Any, request: pytest.FixtureRequest
 ) -> None:
-    harm.do(shop)
-    report = check(shop, only=harm.rule.split(".")[0])
+    tables = request.getfixturevalue(harm.of)
+    past = tables.as_past(request.getfixturevalue("contracts" if harm.of == "shop" else "esp_contracts"))
+    harm.do(tables)
+    report = check(tables, only=harm.rule.split(".")[0], past=past)
     found = {finding.rule: finding for finding in report.findings}
     assert harm.rule in found, report.reason
     finding = found[harm.rule]
@@ -399,6 +812,25 @@ def test_is_found_by_its_rule_and_told_without_an_address(
     assert addresses_in(told) == addresses_in(report.reason) == []
 
 
+def test_the_page_of_damage_says_what_is_tested(request: pytest.FixtureRequest) -> None:
+    rows = [f"| {one.of} | {one.name} | `{one.rule}` | {one.severity} | {one.failed} |" for one in HARMS]
+    page = HEAD + "\n".join(sorted(rows, reverse=True)) + "\n"
+    assert len({one.name for one in HARMS}) == len(HARMS) > 60
+    if request.config.getoption("--write-docs"):
+        PAGE.write_text(page)
+    assert PAGE.read_text() == page, "run pytest tests/checks/test_dirty_matrix.py --write-docs"
+
+
+@pytest.mark.parametrize("of", ["shop", "esp"])
+def test_clean_tables_with_a_past_give_no_finding(
+    of: str, check: Any, request: pytest.FixtureRequest
+) -> None:
+    tables = request.getfixturevalue(of)
+    past = tables.as_past(request.getfixturevalue("contracts" if of == "shop" else "esp_contracts"))
+    report = check(tables, past=past)
+    assert (report.outcome, report.findings, report.waiting) == ("valid", [], [])
+
+
 def test_the_data_docs_of_a_thoroughly_dirty_shop_hold_no_address(
     shop: Any, check: Any, addresses_in: Any, tmp_path: Path
 ) -> None:
@@ -411,7 +843,7 @@ def test_the_data_docs_of_a_thoroughly_dirty_shop_hold_no_address(
     report = check(shop, docs_folder=tmp_path / "docs")
     assert len(report.findings) > 5
     assert {finding.table for finding in report.findings} == {"customers", "orders"}
-    assert len(list(Path(report.docs).glob("validations/**/*.html"))) == 3
+    assert len(list(Path(report.docs).glob("validations/**/*.html"))) == 4
     assert addresses_in(Path(report.docs)) == addresses_in(report) == []
     assert addresses_in(json.dumps(shop.rows, default=str)) != []
 
@@ -422,7 +854,7 @@ def test_a_clean_shop_is_valid_without_a_single_finding(shop: Any, check: Any, t
     assert report.checks > 90
     assert (Path(report.docs) / "index.html").is_file()
     pages = {path.parent.parent.parent.name for path in Path(report.docs).glob("validations/**/*.html")}
-    assert pages == {"customers", "orders", "order_lines"}
+    assert pages == {"customers", "orders", "order_lines", "consent_requests"}
 
 
 def test_a_rule_that_held_for_want_of_values_is_named(shop: Any, check: Any) -> None:
@@ -527,6 +959,7 @@ def test_a_snapshot_without_any_of_the_tables_is_quarantined(shop: Any, check: A
     report = check(shop)
     assert report.outcome == "quarantined"
     assert [finding.rule for finding in report.findings] == [
+        "consent_requests.exists",
         "customers.exists",
         "order_lines.exists",
         "orders.exists",
