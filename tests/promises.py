@@ -28,6 +28,7 @@ PROMISES = {
     "tests/checks/test_properties.py": "A rule reports exactly the rows that break it, and none of a clean table",
     "tests/checks/test_checking.py": "A rule reports exactly the rows that break it, and none of a clean table",
     "tests/checks/test_dirty_matrix.py": "Every kind of dirt quarantines the snapshot with its reason and without an address",
+    "tests/checks/test_past.py": "A consent that vanished, loosened or moved back quarantines, unless a record makes it legitimate; nothing passes for want of data",
     "tests/flows/test_validate.py": "A killed validate leaves the snapshot unproven or judged; the next run judges it",
     "tests/incidents/test_model.py": "The journal agrees with a model of it over random histories",
     "tests/incidents/test_processes.py": "The journal opens and goes on after a kill between any two facts",

@@ -36,8 +36,18 @@ def plan_keys() -> str:
     """Return every key of the plan with its type, default and meaning, as Markdown."""
     from tasks.plan import plan_schema
 
-    schema = json.loads(plan_schema())
-    parts = {"Plan": schema, **schema["$defs"]}
+    return _keys("Plan", json.loads(plan_schema()))
+
+
+def contract_keys() -> str:
+    """Return every key of a contract with its type, default and meaning, as Markdown."""
+    from tasks.checks import contract_schema
+
+    return _keys("Contract", json.loads(contract_schema()))
+
+
+def _keys(title: str, schema: dict[str, Any]) -> str:
+    parts = {title: schema, **schema["$defs"]}
     lines: list[str] = []
     for name, part in parts.items():
         if "properties" not in part:

@@ -22,7 +22,7 @@ from tasks.checks import (
 )
 from tasks.core import DrivenClock
 from tasks.drills import build_shop
-from tasks.snapshots import Store, generate_key, take_snapshot
+from tasks.snapshots import Store, erase, generate_key, read_ledger, take_snapshot
 from tasks.sources import open_source
 
 pytestmark = pytest.mark.integration
@@ -50,6 +50,11 @@ class Shop:
             for statement in statements:
                 connection.execute(statement)
             connection.commit()
+
+    def rows(self, query: str) -> list[tuple[Any, ...]]:
+        """Return what the SQLite database answers."""
+        with closing(sqlite3.connect(self.database)) as connection:
+            return connection.execute(query).fetchall()
 
     def without_constraints(self, table: str) -> None:
         """Rebuild a table without its primary key, as a careless import leaves it; types stay."""
@@ -182,6 +187,79 @@ def test_rows_that_vanished_since_the_last_valid_snapshot_are_found(shop: Shop) 
     report = shop.validate()
     assert "returns.rows_shrink" in {finding.rule for finding in report.findings}
     assert report.outcome == "quarantined"
+
+
+def test_rows_that_are_not_those_of_the_source_are_found_by_their_checksum(shop: Shop) -> None:
+    first = shop.back_up()
+    manifest = shop.store.manifest(first)
+    orders = manifest.tables["orders"]
+    wrong = f"{(int(orders.checksum, 16) + 1) % 2**128:032x}"
+    tables = manifest.tables | {"orders": orders.model_copy(update={"checksum": wrong})}
+    shop.store.put_record(
+        "snapshots/shop/00000001.json", manifest.model_copy(update={"tables": tables}), anew=False
+    )
+    report = shop.validate(first)
+    assert [(one.rule, one.severity) for one in report.findings] == [
+        ("orders.checksum_matches_source", "critical")
+    ]
+    assert (report.outcome, report.facts["checksums"]) == ("quarantined", False)
+
+
+def test_after_a_proven_snapshot_only_new_objects_give_the_checksum(
+    shop: Shop, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from tasks.checks import checksums
+
+    read: list[int] = []
+    stock = checksums._read
+    monkeypatch.setattr(
+        checksums,
+        "_read",
+        lambda entry, files, wanted: read.append(sum(wanted.values())) or stock(entry, files, wanted),
+    )
+    assert shop.validate().outcome == "valid"
+    assert sum(read) == 7
+    read.clear()
+    shop.sql("UPDATE orders SET country = 'Eire' WHERE rowid = 1")
+    report = shop.validate()
+    assert (report.outcome, report.facts["checksums"]) == ("valid", True)
+    assert sum(read) <= 1
+
+
+def test_an_opt_out_that_is_gone_quarantines_unless_the_ledger_erased_the_person(shop: Shop) -> None:
+    lowered = shop.contracts["consent_requests"].model_copy(update={"consent": None})
+    shop.contracts["consent_requests"] = lowered.model_copy(
+        update={"rows": lowered.rows.model_copy(update={"shrink_severity": "info"})}
+    )
+    [(who, address)] = shop.rows("SELECT customer_id, email FROM customers ORDER BY 1 LIMIT 1")
+    shop.sql(
+        "INSERT INTO consent_requests (customer_id, kind, requested_at) "
+        f"VALUES ({who}, 'unsubscribe', '2011-11-15 10:00:00.000000')"
+    )
+    assert shop.validate().outcome == "valid"
+    kept = shop.store.verdicts("shop/00000001")[-1].facts  # type: ignore[union-attr]
+    assert kept["tables"]["consent_requests"]["rows"] == 1
+    shop.sql(f"DELETE FROM consent_requests WHERE customer_id = {who}")
+    critical = [one for one in shop.validate().findings if one.severity == "critical"]
+    assert [(one.rule, one.sample_keys) for one in critical] == [
+        ("consent_requests.kind.opt_out_kept", ["request_id=1"])
+    ]
+    shop.sql(
+        f"UPDATE orders SET customer_id = NULL WHERE customer_id = {who}",
+        f"UPDATE returns SET customer_id = NULL WHERE customer_id = {who}",
+        f"DELETE FROM customers WHERE customer_id = {who}",
+    )
+    erase(
+        shop.store,
+        read_ledger(shop.store).person(address),
+        mappings={"shop": "shop"},
+        ground="objection",
+        by="somebody",
+        clock=shop.clock,
+        dry=False,
+    )
+    report = shop.validate()
+    assert report.outcome == "valid", report.reason
 
 
 def test_a_changed_byte_quarantines_and_names_the_object(shop: Shop) -> None:
