@@ -37,7 +37,7 @@ def checksum_of(
     if before is not None:
         earlier = Counter(ref.sha256 for ref in before.objects)
         came, went = counts - earlier, earlier - counts
-        if _rows(now.objects, came) + _rows(before.objects, went) < now.rows:
+        if _rows(now.objects, came) + _rows(before.objects, went) <= now.rows:
             total = TableChecksum.known(before.rows, before.checksum)
             total.merge(_read(now, files, came))
             if went:
