@@ -581,7 +581,8 @@ def checks_propose(
     from tasks.checks import contracts_folder, newest_snapshot, propose_contracts, write_contracts
 
     loaded, store = _open_store(plan)
-    folder = into or contracts_folder(loaded, source)
+    beside = contracts_folder(loaded, source)
+    folder = into or beside
     chosen = newest_snapshot(store, source) if snapshot == "latest" else snapshot
     result = write_contracts(
         store,
@@ -591,7 +592,9 @@ def checks_propose(
         force=force,
         clock=open_clock(loaded.clock_spec()),
     )
-    show.as_json(result) if json_ else show.proposed(result)
+    show.as_json(result) if json_ else show.proposed(
+        result, named=loaded.resolve(loaded.plan.sources[source].contracts or "") == folder.resolve()
+    )
 
 
 @checks.command("lint")

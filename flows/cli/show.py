@@ -399,12 +399,14 @@ def validations(result: Any) -> None:
             out.print(f"  Data Docs: {one.docs}", markup=False)
 
 
-def proposed(result: Any) -> None:
+def proposed(result: Any, *, named: bool) -> None:
     """Say which contracts were written, and what their own snapshot gives against them."""
     out.print(f"{plural(len(result.tables), 'contract')} in {result.folder}", highlight=False)
     for finding in result.report.findings:
         out.print(f"  {finding.severity}: {finding.message}", highlight=False, markup=False)
     out.print(f"{result.report.snapshot_id} is {result.report.outcome} against them", highlight=False)
+    if not named:
+        out.print(f"For validate to use them, name the folder as `contracts` of {result.source} in the plan")
 
 
 def contract_problems(problems: Sequence[Any]) -> None:

@@ -12,7 +12,7 @@ from tasks.checks.checking import run_checks
 from tasks.checks.findings import CheckReport
 from tasks.checks.loading import load_contracts
 from tasks.core import Clock, UsageError
-from tasks.snapshots import Store
+from tasks.snapshots import Store, split_name
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class Proposed:
     """What was proposed.
 
     Attributes:
+        source: whose tables they are of.
         folder: where the contracts are.
         tables: the tables that have one now.
         report: what the snapshot gives when it is held against them.
     """
 
+    source: str
     folder: str
     tables: list[str]
     report: CheckReport
@@ -57,4 +59,4 @@ def write_contracts(
             (staging / f"{name}.yaml").replace(folder / f"{name}.yaml")
     finally:
         shutil.rmtree(staging, ignore_errors=True)
-    return Proposed(str(folder), list(texts), report)
+    return Proposed(split_name(snapshot_id)[0], str(folder), list(texts), report)

@@ -224,3 +224,22 @@ def test_snapshots_are_compared_and_asked_from_the_command_line(
     both = ["--snapshot", "old=shop/00000001", "--snapshot", "shop/00000002"]
     sql = "SELECT o.price, n.price FROM old.prices o JOIN shop.prices n USING (code)"
     assert run("snapshots", "query", sql, *both, "--plan", str(plan)).split() == ["price", "price", "1", "2"]
+
+
+def test_contracts_are_proposed_linted_and_listed_from_the_command_line(backed_up: Store, plan: Path) -> None:
+    at = ("--plan", str(plan))
+    said = run("checks", "propose", "shop", *at)
+    assert "2 contracts in" in said and "name the folder as `contracts` of shop" in said
+    plan.write_text(PLAN.replace('shop.db"', 'shop.db", contracts: expectations/shop'))
+    assert "The contracts fit" in run("checks", "lint", *at)
+    assert "prices\tcode\tnot_null\tcritical\tevery row has a value" in run("checks", "list", "shop", *at)
+    with pytest.raises(UsageError, match="There is a contract of lists, prices already"):
+        run("checks", "propose", "shop", *at)
+    prices = plan.parent / "expectations" / "shop" / "prices.yaml"
+    prices.write_text(prices.read_text().replace("type: integer", "type: number"))
+    run("checks", "propose", "shop", "--force", *at)
+    assert "type: number" not in prices.read_text()
+    prices.write_text(prices.read_text().replace("primary_key", "primary_kee"))
+    broken = CliRunner().invoke(app, ["checks", "lint", *at, "--json"], catch_exceptions=False)
+    assert broken.exit_code == 1
+    assert {one["line"] for one in json.loads(broken.output)["problems"]} >= {5}
