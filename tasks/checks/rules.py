@@ -330,8 +330,15 @@ class _Compiler:
             column=name,
             severity=fresh.severity,
             says=f"its newest moment is not before {_shown(oldest)}",
-            expectation="expect_column_max_to_be_between",
-            kwargs={"column": name, "min_value": oldest},
+            # Its own maximum cannot be compared in Great Expectations where the column has a time zone.
+            expectation="expect_no_such_rows",
+            kwargs={
+                "unexpected_rows_query": _braces(
+                    f"SELECT 1 FROM (SELECT max({quote(name)}) AS newest FROM {{batch}}) found "
+                    f"WHERE coalesce(found.newest < {literal(oldest)}, true)",
+                    but="batch",
+                ),
+            },
             needs=frozenset({name}),
         )
 
