@@ -7,6 +7,7 @@ from typing import Annotated
 from prefect import flow
 from pydantic import Field
 
+from tasks.checks.steps import forget_segments
 from tasks.snapshots import Erased, Ground
 from tasks.snapshots.steps import erase_person, publish_erasure, verify_replaced
 
@@ -45,6 +46,8 @@ def erase(
         What each table loses, the snapshots replaced and held, where the address stands besides, and until when.
     """
     found = erase_person(plan, person, name, ground, rewrite, override_holds, confirm)
+    if rewrite and confirm:
+        forget_segments(plan)
     verify_replaced(plan, found)
     publish_erasure(found)
     return found

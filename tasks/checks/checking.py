@@ -15,6 +15,7 @@ from tasks.checks.checksums import checksum_of, mismatch
 from tasks.checks.consent import guarded
 from tasks.checks.contracts import Contract
 from tasks.checks.findings import CheckFinding, CheckReport
+from tasks.checks.kept import Kept
 from tasks.checks.loading import default_contracts, load_contracts
 from tasks.checks.past import ConsentLog, Past
 from tasks.checks.profiling import Profiled, TableProfile
@@ -48,6 +49,7 @@ def run_checks(
     clock: Clock,
     mapping: str = "",
     witness: str = "",
+    kept_folder: Path | None = None,
 ) -> CheckReport:
     """Hold a snapshot against its contracts; changes nothing in the store (see `mark_snapshot`).
 
@@ -60,6 +62,8 @@ def run_checks(
         clock: says when this check is made.
         mapping: what the source's tables mean (`shop`, `listmonk`): its rules of consent hold whatever contracts say.
         witness: the snapshot of the shop that keeps the consent log of the source's persons; empty without one.
+        kept_folder: where aggregates of segments are kept, so that the next check reads only new ones. Used only with
+            the store's signing key, which seals them; None: everything is read.
 
     Raises:
         SnapshotError: there is no such snapshot, or its manifest was tampered with.
@@ -81,8 +85,12 @@ def run_checks(
             source_rows=entry.source_rows,
             previous_rows=before.tables[name].rows if before and name in before.tables else None,
             shape=_shape(entry),
+            segments=tuple(Path(file).stem for file in files),  # an object is named by its SHA-256
         )
     found = _unproven(store, manifest, before, tables)
+    kept = None
+    if kept_folder is not None and store.can_sign:
+        kept = Kept(kept_folder / store.store_id / manifest.source, store.secret("checks"))
     report = check_data(
         SnapshotData(
             snapshot_id=snapshot_id,
@@ -98,7 +106,10 @@ def run_checks(
         contracts,
         at=clock.now(),
         docs_folder=docs_folder,
+        kept=kept,
     )
+    if kept is not None:
+        kept.forget_all_but({segment for table in tables.values() for segment in table.segments})
     return replace(report, facts=report.facts | {"checksums": not found and not damaged})
 
 

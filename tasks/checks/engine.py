@@ -10,13 +10,16 @@ from __future__ import annotations
 
 import logging
 import os
+import tempfile
 import types
 from collections.abc import Generator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 os.environ.setdefault("GX_ANALYTICS_ENABLED", "false")
 
+import duckdb
 import duckdb_sqlalchemy
 import great_expectations.expectations.metrics.column_map_metrics.column_values_match_regex as _match
 import great_expectations.expectations.metrics.column_map_metrics.column_values_not_match_regex as _not_match
@@ -30,6 +33,8 @@ from tasks.checks.sql import quote
 from tasks.snapshots import parquet_scan
 
 _EngineType = type[SqlAlchemyExecutionEngine]
+_MEMORY = "512MiB"
+_MOST_THREADS = 4
 
 # Its log quotes values of rows that make a query fail; what goes wrong is told by findings, without values.
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
@@ -39,9 +44,10 @@ class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):
     """Runs the metrics of Great Expectations on Parquet files, each table a view, over one connection."""
 
     def __init__(self, *args: Any, tables: dict[str, list[str]] | None = None, **kwargs: Any) -> None:
+        self.files = tables or {}
         if kwargs.get("engine") is None:
             kwargs.pop("connection_string", None)
-            kwargs["engine"] = _open(tables or {})
+            kwargs["engine"] = _open(self.files)
         super().__init__(*args, **kwargs)
         self.dialect_module = _TYPES
 
@@ -56,6 +62,14 @@ class DuckDBExecutionEngine(SqlAlchemyExecutionEngine):
         """Return the rows of a query of ours, on the same connection."""
         with self.get_connection() as connection:
             return [tuple(row) for row in connection.exec_driver_sql(query)]
+
+    @property
+    def native(self) -> duckdb.DuckDBPyConnection:
+        """DuckDB's own connection, below SQLAlchemy's."""
+        with self.get_connection() as connection:
+            held: Any = connection.connection.dbapi_connection
+            native: duckdb.DuckDBPyConnection = held.native
+            return native
 
     def dispose(self) -> None:
         """Close the connection and forget the views."""
@@ -103,17 +117,35 @@ class ExpectColumnTypeFamily(ExpectNoSuchRows):
     """A column's type belongs to the family that the contract names; the query comes from `rules`."""
 
 
+class _Held(duckdb_sqlalchemy.ConnectionWrapper):
+    """DuckDB's connection as SQLAlchemy wants it, which still gives the connection itself."""
+
+    def __init__(self, native: duckdb.DuckDBPyConnection) -> None:
+        super().__init__(native)
+        self.native = native
+
+
 def _open(tables: dict[str, list[str]]) -> sa.Engine:
-    # AUTOCOMMIT: without it one failed query aborts the transaction for all that follow.
-    engine = sa.create_engine(
-        "duckdb:///:memory:", poolclass=sa.pool.StaticPool, isolation_level="AUTOCOMMIT"
+    """Open DuckDB in memory with a view per table; it may use `_MEMORY` and then the disk."""
+    native = duckdb.connect(
+        ":memory:",
+        config={
+            "memory_limit": _MEMORY,
+            "threads": min(_MOST_THREADS, os.cpu_count() or 1),
+            "temp_directory": str(Path(tempfile.gettempdir()) / f"mailstay-checks-{os.getpid()}.spill"),
+        },
     )
-    with engine.connect() as connection:
-        connection.exec_driver_sql("SET TimeZone = 'UTC'")
-        connection.exec_driver_sql("SET enable_progress_bar = false")
-        for name, files in tables.items():
-            connection.exec_driver_sql(f"CREATE VIEW {quote(name)} AS SELECT * FROM {parquet_scan(files)}")  # noqa: S608
-    return engine
+    native.execute("SET TimeZone = 'UTC'")
+    native.execute("SET enable_progress_bar = false")
+    for name, files in tables.items():
+        native.execute(f"CREATE VIEW {quote(name)} AS SELECT * FROM {parquet_scan(files)}")  # noqa: S608
+    # AUTOCOMMIT: without it one failed query aborts the transaction for all that follow.
+    return sa.create_engine(
+        "duckdb:///:memory:",
+        creator=lambda: _Held(native),
+        poolclass=sa.pool.StaticPool,
+        isolation_level="AUTOCOMMIT",
+    )
 
 
 def _types() -> types.ModuleType:

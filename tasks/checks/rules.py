@@ -17,6 +17,7 @@ from typing import Any
 from tasks.checks.consent import ConsentBefore, consent_queries
 from tasks.checks.contracts import AddsUp, Column, ColumnType, Contract, Fresh, HasRows
 from tasks.checks.findings import SEVERITIES, Severity
+from tasks.checks.measures import BadRows, HasType, Measure, Misadded, Orphans, Repeats
 from tasks.checks.sql import literal, quote
 from tasks.core import plural
 
@@ -77,7 +78,7 @@ class TableFigures:
     consent: ConsentBefore | None = None
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Rule:
     """One rule of a contract, ready to be asked.
 
@@ -92,6 +93,7 @@ class Rule:
         needs_elsewhere: the columns that other tables must have, by table.
         tolerate: the share of values that may break it.
         across: whether it is a query of ours for bad rows.
+        measure: what it asks, for an engine that can count the bad rows together with everything else.
     """
 
     rule_id: str
@@ -107,6 +109,7 @@ class Rule:
     needs_elsewhere: Mapping[str, frozenset[str]] = field(default_factory=dict)
     tolerate: float = 0.0
     across: bool = False
+    measure: Measure | None = None
 
 
 def gravest(severities: Iterable[Severity]) -> Severity | None:
@@ -249,6 +252,7 @@ class _Compiler:
                 ),
             },
             needs=frozenset({name}),
+            measure=HasType(name, family),
         )
         if column.unique is not None and [name] != self.contract.primary_key:
             self.unique([name], column.unique.severity, "unique")
@@ -421,6 +425,7 @@ class _Compiler:
             else {"column_list": list(columns), "ignore_row_if": "any_value_is_missing"},
             bad_keys=self.keys_where(f"({listed}) IN ({again})"),
             needs=frozenset(columns),
+            measure=Repeats(tuple(columns)),
         )
 
     def across(self) -> None:
@@ -440,6 +445,7 @@ class _Compiler:
                 source=f"{{batch}} here ANTI JOIN {there} there ON {match}",
                 bad=present,
                 elsewhere={key.references: frozenset(key.referred)},
+                measure=Orphans(tuple(key.columns), key.references, tuple(key.referred)),
             )
         for rule in self.contract.row_rules:
             self.rows(
@@ -451,6 +457,7 @@ class _Compiler:
                 bad=f"NOT ({rule.holds})",
                 prefix="",
                 tolerate=rule.tolerate,
+                measure=BadRows(f"NOT ({rule.holds})", tuple(rule.columns), free=True),
             )
         for sums in self.contract.adds_up:
             figure = "count(*)" if sums.sum_of is None else f"sum({quote(sums.sum_of)})"
@@ -468,6 +475,17 @@ class _Compiler:
                     sums.table: frozenset({*([sums.sum_of] if sums.sum_of else []), *sums.by.values()})
                 },
                 tolerate=sums.tolerate,
+                measure=Misadded(
+                    sums.column,
+                    sums.table,
+                    sums.sum_of,
+                    tuple(sums.by.items()),
+                    sums.within,
+                    outer=sums.rows_without == "zero",
+                    where=sums.where or "",
+                )
+                if not sums.only
+                else None,
             )
         for has in self.contract.has_rows:
             bounds = [f"at least {has.at_least}"] if has.at_least else []
@@ -532,6 +550,7 @@ class _Compiler:
         also: set[str] | None = None,
         elsewhere: Mapping[str, frozenset[str]] | None = None,
         tolerate: float = 0.0,
+        measure: Measure | None = None,
     ) -> None:
         """Add a rule of our own: the rows of `source`, which contains `{batch}`, break it where `bad` holds.
 
@@ -554,6 +573,7 @@ class _Compiler:
             elsewhere=elsewhere,
             tolerate=tolerate,
             across=True,
+            measure=measure,
         )
 
     def values(
@@ -596,6 +616,7 @@ class _Compiler:
         elsewhere: Mapping[str, frozenset[str]] | None = None,
         tolerate: float = 0.0,
         across: bool = False,
+        measure: Measure | None = None,
     ) -> None:
         parts = [self.contract.table, column.replace(", ", "+"), kind]
         self.rules.append(
@@ -613,6 +634,7 @@ class _Compiler:
                 needs_elsewhere=elsewhere or {},
                 tolerate=tolerate,
                 across=across,
+                measure=measure,
             )
         )
 

@@ -17,6 +17,7 @@ from tasks.checks.docs import write_docs
 from tasks.checks.errors import ChecksError
 from tasks.checks.findings import CheckFinding, CheckReport
 from tasks.checks.gate import date_back, decide, explain, worst_first
+from tasks.checks.measures import Measure, Rows
 from tasks.checks.past import Comparing, Past
 from tasks.checks.profiling import TableProfile, profile
 from tasks.checks.rules import TYPE_FAMILIES, Rule, TableFigures, compile_rules
@@ -27,7 +28,8 @@ from tasks.core import mask_addresses, plural
 if TYPE_CHECKING:
     import pyarrow as pa
 
-    from tasks.checks.engine import DuckDBExecutionEngine
+    from tasks.checks.fused import FusedExecutionEngine
+    from tasks.checks.kept import Kept
 
 _SAMPLES = 5
 _LONGEST_KEY = 40
@@ -54,6 +56,7 @@ class TableData:
         schema: its Arrow schema; needed where there is no file.
         previous_rows: the rows it had in the last valid snapshot; None if there is none.
         shape: what the source declares of it; None where that is not known.
+        segments: the SHA-256 of each file; empty where nothing of the table may be kept for the next validation.
     """
 
     files: tuple[str, ...]
@@ -61,6 +64,7 @@ class TableData:
     schema: pa.Schema | None = None
     previous_rows: int | None = None
     shape: Shape | None = None
+    segments: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -91,7 +95,12 @@ class SnapshotData:
 
 
 def check_data(
-    data: SnapshotData, contracts: Mapping[str, Contract], *, at: datetime, docs_folder: Path | None = None
+    data: SnapshotData,
+    contracts: Mapping[str, Contract],
+    *,
+    at: datetime,
+    docs_folder: Path | None = None,
+    kept: Kept | None = None,
 ) -> CheckReport:
     """Hold the tables of a snapshot against their contracts.
 
@@ -100,6 +109,7 @@ def check_data(
         contracts: the contract of each table.
         at: when this check is made (UTC), as the Data Docs show it.
         docs_folder: where to write the Data Docs; anything in it is replaced. None: nowhere.
+        kept: what earlier validations kept of segments, which are then not read again. None: all is read.
 
     Raises:
         ChecksError: there is no contract: nothing would be checked.
@@ -112,7 +122,7 @@ def check_data(
         )
     started = time.monotonic()
     with tempfile.TemporaryDirectory(prefix="mailstay-checks-") as scratch:
-        run = _Run(data, contracts, at, Path(scratch))
+        run = _Run(data, contracts, at, Path(scratch), kept)
         try:
             run.everything()
             docs = write_docs(run.context, docs_folder) if docs_folder is not None else ""
@@ -139,9 +149,14 @@ def check_data(
 
 class _Run:
     def __init__(
-        self, data: SnapshotData, contracts: Mapping[str, Contract], at: datetime, scratch: Path
+        self,
+        data: SnapshotData,
+        contracts: Mapping[str, Contract],
+        at: datetime,
+        scratch: Path,
+        kept: Kept | None,
     ) -> None:
-        from tasks.checks import engine, suites
+        from tasks.checks import fused, suites
 
         self.data = data
         self.contracts = contracts
@@ -160,13 +175,15 @@ class _Run:
         views = self.comparing.views(scratch)
         self.context, self.source = suites.open_context(data.snapshot_id, files | views)
         execution_engine = self.source.get_execution_engine()
-        assert isinstance(execution_engine, engine.DuckDBExecutionEngine)
-        self.engine: DuckDBExecutionEngine = execution_engine
-        self.columns = {name: self.types(name) for name in [*data.tables, *views]}
-
-    def types(self, table: str) -> dict[str, str]:
-        """Return the DuckDB type of every column of `table`."""
-        return {str(row[0]): str(row[1]) for row in self.engine.fetch(f"DESCRIBE {quote(table)}")}
+        assert isinstance(execution_engine, fused.FusedExecutionEngine)
+        self.engine: FusedExecutionEngine = execution_engine
+        self.measurer = execution_engine.prepare(
+            files | views,
+            segments={name: table.segments for name, table in data.tables.items()},
+            personal={name: frozenset(contract.personal_columns()) for name, contract in contracts.items()},
+            kept=kept,
+        )
+        self.columns = {name: dict(table.columns) for name, table in self.measurer.tables.items()}
 
     def close(self) -> None:
         self.engine.dispose()
@@ -221,7 +238,8 @@ class _Run:
                 self.broken(rule, missing)
             else:
                 ask.append(rule)
-        rows = int(self.engine.fetch(f"SELECT count(*) FROM {quote(contract.table)}")[0][0])  # noqa: S608
+            if rule.measure is not None and (query := rule.kwargs.get("unexpected_rows_query")):
+                self.engine.knows(query, rule.measure)
         try:
             results = self.suites.run_suite(
                 self.context, self.source, self.data.snapshot_id, contract, ask, self.at, _RESULT_FORMAT
@@ -230,8 +248,8 @@ class _Run:
             for rule in ask:
                 self.broken(rule, self.scrubbed(str(error)))
             return
-        for rule in ask:
-            self.judge(contract, rule, results.get(rule.rule_id), rows)
+        rows = int(self.measurer.measure(contract.table, [Rows()])[Rows()].value)
+        self.judge(contract, {rule: results.get(rule.rule_id) for rule in ask}, rows)
         self.compare(contract, table)
 
     def compare(self, contract: Contract, table: TableData) -> None:
@@ -267,27 +285,30 @@ class _Run:
         family = TYPE_FAMILIES[contract.columns[column].type]
         return re.search(family, self.columns[contract.table][column]) is not None
 
-    def judge(self, contract: Contract, rule: Rule, result: Any, rows: int) -> None:
-        if result is None:
-            self.broken(rule, "Great Expectations returned no result for it")
-            return
-        if error := _exception(result.exception_info):
-            self.broken(rule, self.scrubbed(error))
-            return
-        found = result.result or {}
-        if "missing_count" in found and rows and found["missing_count"] == found.get("element_count"):
-            self.unexercised.append(rule.rule_id)
-        if bool(result.success):
-            return
-        failed, total, told = self.told(contract, rule, found, rows)
-        if not told:
-            return
-        keys = self.samples(contract, self.misfits(contract, rule) if rule.kind == "type" else rule.bad_keys)
-        quoted = f"; {', '.join(keys)}" if keys else ""
-        more = ", …" if keys and failed > len(keys) else ""
-        self.findings.append(
-            _finding(rule.rule_id, rule.table, rule.severity, told + quoted + more, failed, total, rule, keys)
-        )
+    def judge(self, contract: Contract, results: Mapping[Rule, Any], rows: int) -> None:
+        """Make findings of the results of a table's rules; the keys of bad rows are looked up for all together."""
+        failing: dict[Rule, tuple[int, int, str]] = {}
+        for rule, result in results.items():
+            if result is None:
+                self.broken(rule, "Great Expectations returned no result for it")
+                continue
+            if error := _exception(result.exception_info):
+                self.broken(rule, self.scrubbed(error))
+                continue
+            found: dict[str, Any] = result.result or {}
+            if "missing_count" in found and rows and found["missing_count"] == found.get("element_count"):
+                self.unexercised.append(rule.rule_id)
+            if not bool(result.success) and (told := self.told(contract, rule, found, rows))[2]:
+                failing[rule] = told
+        samples = self.samples(contract, list(failing))
+        for rule, (failed, total, sentence) in failing.items():
+            keys = samples.get(rule, [])
+            quoted = f"; {', '.join(keys)}" if keys else ""
+            more = ", …" if keys and failed > len(keys) else ""
+            message = sentence + quoted + more
+            self.findings.append(
+                _finding(rule.rule_id, rule.table, rule.severity, message, failed, total, rule, keys)
+            )
 
     def told(
         self, contract: Contract, rule: Rule, found: Mapping[str, Any], rows: int
@@ -362,18 +383,48 @@ class _Run:
             f"AND try_cast(trim({quote(rule.column)}, chr(39)) AS {kind}) IS NULL ORDER BY ALL"
         )
 
-    def samples(self, contract: Contract, query: str) -> list[str]:
-        """Return the keys of a few bad rows, from a query of ours: Great Expectations never quotes a value."""
-        if not query or set(contract.primary_key) & contract.personal_columns():
-            return []
+    def samples(self, contract: Contract, rules: list[Rule]) -> dict[Rule, list[str]]:
+        """Return the keys of a few bad rows of each rule; Great Expectations never quotes a value."""
+        if set(contract.primary_key) & contract.personal_columns():
+            return {}
+        queries = {
+            rule: self.misfits(contract, rule) if rule.kind == "type" else rule.bad_keys for rule in rules
+        }
+        measures = {
+            rule: measure
+            for rule, query in queries.items()
+            if query and rule.kind != "type" and (measure := self.suites.measure_of(self.source, rule))
+        }
+        counted = self.counted(contract, list(dict.fromkeys(measures.values())))
+        found = {
+            rule: counted.get(measures[rule], []) if rule in measures else self.fetched(query)
+            for rule, query in queries.items()
+        }
+        return {
+            rule: [
+                " ".join(
+                    f"{name}={_key(value)}" for name, value in zip(contract.primary_key, row, strict=True)
+                )
+                for row in rows
+            ]
+            for rule, rows in found.items()
+        }
+
+    def counted(self, contract: Contract, measures: list[Measure]) -> dict[Measure, list[tuple[Any, ...]]]:
+        """Return a few primary keys of the bad rows that each measure counted; those that fail have none."""
         try:
-            found = self.engine.fetch(f"{query} LIMIT {_SAMPLES}")
-        except Exception:  # the finding stands without samples
+            return self.measurer.examples(contract.table, measures, contract.primary_key, _SAMPLES)
+        except Exception:  # the findings stand without samples
+            if len(measures) < 2:
+                return {}
+            return {one: keys for each in measures for one, keys in self.counted(contract, [each]).items()}
+
+    def fetched(self, query: str) -> list[tuple[Any, ...]]:
+        """Return the first few rows of a query; a finding stands without them."""
+        try:
+            return self.engine.fetch(f"{query} LIMIT {_SAMPLES}") if query else []
+        except Exception:
             return []
-        return [
-            " ".join(f"{name}={_key(value)}" for name, value in zip(contract.primary_key, row, strict=True))
-            for row in found
-        ]
 
     def broken(self, rule: Rule, why: str) -> None:
         where = f"{rule.table}.{rule.column}" if rule.column else rule.table

@@ -1,8 +1,10 @@
-"""Names and values as SQL text."""
+"""Names and values as DuckDB SQL."""
 
 from __future__ import annotations
 
-from datetime import datetime
+import math
+from datetime import date, datetime
+from decimal import Decimal
 from typing import Any
 
 
@@ -18,12 +20,20 @@ def literal(value: Any) -> str:
         TypeError: it has no literal here.
     """
     match value:
+        case None:
+            return "NULL"
         case bool():
             return "TRUE" if value else "FALSE"
+        case float() if not math.isfinite(value):
+            return f"CAST('{value}' AS DOUBLE)"
         case int() | float():
             return repr(value)
+        case Decimal():
+            return f"{value:f}" if value.is_finite() else f"CAST('{value}' AS DOUBLE)"
         case datetime():
-            return f"TIMESTAMP '{value.isoformat(sep=' ')}'"
+            return f"{'TIMESTAMP' if value.tzinfo is None else 'TIMESTAMPTZ'} '{value.isoformat(sep=' ')}'"
+        case date():
+            return f"DATE '{value.isoformat()}'"
         case str():
             return "'" + value.replace("'", "''") + "'"
     raise TypeError(f"{type(value).__name__} has no SQL literal")

@@ -9,6 +9,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from tasks.checks.checking import last_good_before, mark_snapshot, run_checks
 from tasks.checks.findings import CheckFinding, CheckReport, Outcome
+from tasks.checks.kept import forget_kept
 from tasks.checks.planned import contracts_of
 from tasks.core import UsageError, open_clock, plural
 from tasks.plan import LoadedPlan, load_plan
@@ -103,6 +104,7 @@ def check_snapshot(plan: str, snapshot_id: str) -> CheckReport:
         clock=open_clock(loaded.clock_spec()),
         mapping=loaded.plan.sources[source].mapping,
         witness=_witness(loaded, store, source),
+        kept_folder=_kept_folder(loaded),
     )
     log = get_run_logger()
     for finding in report.findings:
@@ -145,10 +147,20 @@ def publish_findings(reports: list[CheckReport]) -> None:
     )
 
 
+@task
+def forget_segments(plan: str) -> None:
+    """Remove what validations kept of segments: after an erasure it must not remember the keys of what is gone."""
+    forget_kept(_kept_folder(load_plan(plan)))
+
+
 def conclude(checked: list[Checked]) -> Validated:
     """Return the outcome of the run: as bad as its worst snapshot."""
     bad = any(one.outcome == "quarantined" for one in checked)
     return Validated("quarantined" if bad else "valid", checked)
+
+
+def _kept_folder(loaded: LoadedPlan) -> Path:
+    return loaded.resolve(loaded.plan.state) / "checks"
 
 
 def _witness(loaded: LoadedPlan, store: Store, source: str) -> str:
