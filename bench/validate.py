@@ -55,7 +55,9 @@ SELECT CASE WHEN i IN (N // 2, N // 3) THEN i - 1 ELSE i END AS event_id,
     hash(i + 9) % 33 = 0 AS is_bot
 FROM range(FIRST, LAST) t(i)
 """
-SUBSCRIBERS = "SELECT i AS subscriber_id, 'user' || i || '@mail.example' AS email FROM range(1, N // 20 + 1) t(i)"
+SUBSCRIBERS = (
+    "SELECT i AS subscriber_id, 'user' || i || '@mail.example' AS email FROM range(1, N // 20 + 1) t(i)"
+)
 CAMPAIGNS = """
 SELECT c::INTEGER AS campaign_id, coalesce(n, 0) + CASE WHEN c = 3 THEN 1 ELSE 0 END AS sent FROM range(1, N // 10000 + 1) t(c)
 LEFT JOIN (SELECT campaign_id, count(*) AS n FROM read_parquet('EVENTS/*.parquet') GROUP BY 1) e ON e.campaign_id = c
@@ -259,7 +261,9 @@ assert twice and sent == 1, (twice, sent)
 )
 GX = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom tasks.checks import engine, fused, suites\nimport pyarrow.parquet"
 IMPORTS = {
-    **dict.fromkeys(("mailstay", "mailstay, keeping", "mailstay, again", "GX over DuckDB", "GX on pandas"), GX),
+    **dict.fromkeys(
+        ("mailstay", "mailstay, keeping", "mailstay, again", "GX over DuckDB", "GX on pandas"), GX
+    ),
     "SQL by hand": "import duckdb",
     "pandera, polars": "import polars, pandera.polars",
 }
@@ -328,7 +332,9 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     data, grown = folder / f"data-{options.rows}", folder / f"grown-{options.rows}"
     work = folder / "work"
     work.mkdir(exist_ok=True)
-    keeping = "import shutil, sys; shutil.rmtree(sys.argv[3] + '/kept', ignore_errors=True)\n" + OURS.replace("KEEP", "True")
+    keeping = "import shutil, sys; shutil.rmtree(sys.argv[3] + '/kept', ignore_errors=True)\n" + OURS.replace(
+        "KEEP", "True"
+    )
     cases = {
         "mailstay": script(OURS.replace("KEEP", "False"), data, work),
         "mailstay, keeping": script(keeping, data, work),
@@ -348,16 +354,26 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
             if done.returncode != 0:
                 raise MeasurementError(f"{name}: {done.stderr.decode()[-2000:]}")
             if name.startswith("mailstay"):
-                print(f"  {name}: {(work / 'statements').read_text().count(chr(10)) + 1} statements", file=sys.stderr)
+                print(
+                    f"  {name}: {(work / 'statements').read_text().count(chr(10)) + 1} statements",
+                    file=sys.stderr,
+                )
             if (work / "found.json").exists():
                 found = json.loads((work / "found.json").read_text())
                 agreed = agreed or found
-                if wrong := {check: (found[check], agreed[check]) for check in found if found[check] != agreed[check]}:
+                if wrong := {
+                    check: (found[check], agreed[check]) for check in found if found[check] != agreed[check]
+                }:
                     raise MeasurementError(f"{name} finds something else: {wrong}")
         failing = sorted(check for check, (success, _) in agreed.items() if not success)
-        print(f"  all agree; {len(failing)} of {len(agreed)} rules are broken: {' '.join(failing)}", file=sys.stderr)
+        print(
+            f"  all agree; {len(failing)} of {len(agreed)} rules are broken: {' '.join(failing)}",
+            file=sys.stderr,
+        )
         if "mailstay, keeping" in cases:
-            subprocess.run(cases["mailstay, keeping"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+            subprocess.run(
+                cases["mailstay, keeping"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            )
             shutil.rmtree(work / "first", ignore_errors=True)
             (work / "kept").rename(work / "first")
             cases["mailstay, again"] = again(data, grown, work)
