@@ -111,11 +111,12 @@ def bench(
     the import statements whose cost is taken off.
     """
     results = {case: Result(case) for case in cases}
-    for case, statement in imports.items():
-        alone = Result(case)
+    alone = {statement: Result(statement) for statement in imports.values()}
+    for statement, result in alone.items():
         for _ in range(runs):
-            run_once(alone, [sys.executable, "-c", statement], Watch())
-        results[case].import_cpu_s = statistics.median(alone.cpu_s)
+            run_once(result, [sys.executable, "-c", statement], Watch())
+    for case, statement in imports.items():
+        results[case].import_cpu_s = statistics.median(alone[statement].cpu_s)
     for number in range(runs):
         for case, command in cases.items():
             print(f"  run {number + 1} of {runs}: {case}", file=sys.stderr)

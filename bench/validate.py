@@ -3,14 +3,16 @@
     pip install -r bench/peers.txt
     python bench/validate.py --rows 5000000 --json
 
-The table is `events` (9 columns) with its `subscribers` (a twentieth of the rows) and `campaigns` (a ten-thousandth), in
-the Parquet segments that a backup would write; 13 kinds of violation are planted. `mailstay` and `GX over DuckDB` are the
-same stock suite on the fused and on the adapted engine; `SQL by hand` is the quickest set of DuckDB statements that we
-found, which keeps nothing. Every case writes what it found, and a case that finds anything else stops the benchmark.
-`mailstay, again` proves the table after 1 % of its rows were appended, with what the first run kept.
+The table is `events` (9 columns) with its `subscribers` (a twentieth of the rows) and `campaigns` (a ten-thousandth),
+in the Parquet segments that a backup would write; 13 kinds of violation are planted. `mailstay` and `GX over DuckDB`
+are the same stock suite on the fused and on the adapted engine; `SQL by hand` is the quickest set of DuckDB statements
+that we found, which keeps nothing. What the cases found is held against each other: if two differ, nothing is printed.
+`mailstay, again` proves the table after 1 % of its rows were appended, with what the run before it kept.
 CPU seconds are those of the whole process without its imports; objects are hashed by none. A peer that is not installed
 is left out, and said so.
 """
+
+# ruff: noqa: E501 - the scripts of the cases
 
 from __future__ import annotations
 
@@ -19,17 +21,15 @@ import importlib.util
 import json
 import re
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
-from typing import Any
 
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from bench.harness import MeasurementError, arguments, bench, report
 
+ROOT = Path(__file__).resolve().parent.parent
 TYPES = ["sent", "delivered", "opened", "clicked", "bounced"]
 EMAIL = r"^[A-Za-z0-9._%+-]+@[A-Za-z0-9.-]+\.[A-Za-z]{2,}$"
 FLOOR, CEILING = "2025-01-01 00:00:00", "2026-06-01 00:00:00"
@@ -47,7 +47,8 @@ SELECT CASE WHEN i IN (N // 2, N // 3) THEN i - 1 ELSE i END AS event_id,
         [1 + ((hash(i + 7) % 100) * (hash(i + 13) % 100) // 2000)::INTEGER] END AS event_type,
     CASE WHEN i % (N // 4) = 9 THEN TIMESTAMP '2031-01-01' WHEN i % (N // 11) IN (0, 1) THEN TIMESTAMP '2025-01-01'
         ELSE TIMESTAMP '2025-01-01' + to_milliseconds(i * (30000000000 // N)) END AS occurred_at,
-    CASE WHEN i % (N // 8) = 4 THEN TIMESTAMP '2024-12-31' ELSE TIMESTAMP '2031-01-02' - to_milliseconds(hash(i + 3) % 5000)
+    CASE WHEN i % (N // 8) = 4 THEN TIMESTAMP '2024-12-31' ELSE TIMESTAMP '2031-01-02'
+        - to_milliseconds(hash(i + 3) % 5000)
         END AS received_at,
     CASE WHEN i % (N // 10) = 6 THEN 'no address' ELSE 'user' || (1 + hash(i) % (N // 20)) || '@mail' ||
         (hash(i) % 97) || '.example' END AS email,
@@ -66,12 +67,12 @@ LEFT JOIN (SELECT campaign_id, count(*) AS n FROM read_parquet('EVENTS/*.parquet
 # What the cases share: each is given the folder of the data and writes {check: bad rows or True/False}.
 HEAD = f"""
 import sys, json, glob, pathlib
-root, data, work = sys.argv[1:4]
+root, data, work, case = sys.argv[1:5]
 sys.path.insert(0, root)
 files = {{name: sorted(glob.glob(f"{{data}}/{{name}}/*.parquet")) for name in ("events", "subscribers", "campaigns")}}
 TYPES, EMAIL, FLOOR, CEILING = {TYPES!r}, {EMAIL!r}, {FLOOR!r}, {CEILING!r}
 def say(found):
-    pathlib.Path(work, "found.json").write_text(json.dumps(found, sort_keys=True))
+    pathlib.Path(work, f"{{case}}.json").write_text(json.dumps(found, sort_keys=True))
 """
 SUITE = """
 from datetime import datetime
@@ -152,7 +153,7 @@ failing = [suites.measured(engine, "events", *CHECKS[name]) or engine._known[CHE
 keys = measurer.examples("events", failing, ["event_id"], 5)
 assert all(keys.values()) and len(keys) > 8, keys
 print(len(measurer.statements), "statements, keys of", len(keys), "rules", file=sys.stderr)
-pathlib.Path(work, "statements").write_text("\\n".join(measurer.statements))
+pathlib.Path(work, f"{case}.sql").write_text("\\n".join(measurer.statements))
 say(found)
 """
 )
@@ -268,7 +269,6 @@ IMPORTS = {
     "pandera, polars": "import polars, pandera.polars",
 }
 NEEDS = {"pandera, polars": "pandera"}
-GREATER = 3_000_000  # rows above which GX on pandas is left out at 20 million: about 10 GB
 
 
 def of_size(query: str, rows: int, **names: str) -> str:
@@ -315,81 +315,62 @@ def prepare(folder: Path, rows: int) -> None:
     fresh.rename(grown)
 
 
-def script(text: str, data: Path, work: Path) -> list[str]:
-    """Return the command that runs a case on the tables in `data`."""
-    return [sys.executable, "-c", text, str(ROOT), str(data), str(work)]
-
-
-def again(data: Path, grown: Path, work: Path) -> list[str]:
-    """Return the command that runs the second validation: what the first one kept is put back before."""
-    put_back = "import shutil, sys; shutil.rmtree(sys.argv[3] + '/kept', ignore_errors=True); shutil.copytree(sys.argv[3] + '/first', sys.argv[3] + '/kept')\n"
-    return script(put_back + OURS.replace("KEEP", "True"), grown, work)
-
-
 def measure(options: argparse.Namespace, folder: Path) -> int:
-    """Run the cases of one size and print them."""
+    """Run the cases of one size, hold what they found against each other, and print what they cost."""
     prepare(folder, options.rows)
-    data, grown = folder / f"data-{options.rows}", folder / f"grown-{options.rows}"
-    work = folder / "work"
-    work.mkdir(exist_ok=True)
-    keeping = "import shutil, sys; shutil.rmtree(sys.argv[3] + '/kept', ignore_errors=True)\n" + OURS.replace(
-        "KEEP", "True"
-    )
-    cases = {
-        "mailstay": script(OURS.replace("KEEP", "False"), data, work),
-        "mailstay, keeping": script(keeping, data, work),
-        "SQL by hand": script(BY_HAND, data, work),
-        "GX over DuckDB": script(STOCK, data, work),
-        "GX on pandas": script(PANDAS, data, work),
-        "pandera, polars": script(PANDERA, data, work),
+    data, grown, work = folder / f"data-{options.rows}", folder / f"grown-{options.rows}", folder / "work"
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir()
+    anew = "import shutil, sys; shutil.rmtree(sys.argv[3] + '/kept', ignore_errors=True)\n"
+    texts = {
+        "mailstay": OURS.replace("KEEP", "False"),
+        "mailstay, keeping": anew + OURS.replace("KEEP", "True"),
+        "mailstay, again": OURS.replace("KEEP", "True"),  # always after the one that keeps
+        "SQL by hand": BY_HAND,
+        "GX over DuckDB": STOCK,
+        "GX on pandas": PANDAS,
+        "pandera, polars": PANDERA,
     }
-    if options.only:
-        cases = {name: command for name, command in cases.items() if name in options.only}
-    cases = {name: command for name, command in cases.items() if installed(name)}
+    cases = {
+        name: [
+            sys.executable,
+            "-c",
+            text,
+            str(ROOT),
+            str(grown if name == "mailstay, again" else data),
+            str(work),
+            name,
+        ]
+        for name, text in texts.items()
+        if installed(name) and name in (options.only or texts)
+    }
     try:
-        agreed: dict[str, Any] = {}
-        for name, command in cases.items():
-            (work / "found.json").unlink(missing_ok=True)
-            done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, check=False)
-            if done.returncode != 0:
-                raise MeasurementError(f"{name}: {done.stderr.decode()[-2000:]}")
-            if name.startswith("mailstay"):
-                print(
-                    f"  {name}: {(work / 'statements').read_text().count(chr(10)) + 1} statements",
-                    file=sys.stderr,
-                )
-            if (work / "found.json").exists():
-                found = json.loads((work / "found.json").read_text())
-                agreed = agreed or found
-                if wrong := {
-                    check: (found[check], agreed[check]) for check in found if found[check] != agreed[check]
-                }:
-                    raise MeasurementError(f"{name} finds something else: {wrong}")
-        failing = sorted(check for check, (success, _) in agreed.items() if not success)
-        print(
-            f"  all agree; {len(failing)} of {len(agreed)} rules are broken: {' '.join(failing)}",
-            file=sys.stderr,
-        )
-        if "mailstay, keeping" in cases:
-            subprocess.run(
-                cases["mailstay, keeping"], check=True, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
-            shutil.rmtree(work / "first", ignore_errors=True)
-            (work / "kept").rename(work / "first")
-            cases["mailstay, again"] = again(data, grown, work)
-        measured = bench(
-            "validate",
-            options.rows,
-            cases,
-            options.runs,
-            ours="mailstay",
-            imports={name: IMPORTS[name] for name in cases},
-        )
-        report(measured, as_json=options.json)
-    except (MeasurementError, OSError, subprocess.CalledProcessError) as error:
+        imports = {name: IMPORTS[name] for name in cases}
+        measured = bench("validate", options.rows, cases, options.runs, ours="mailstay", imports=imports)
+        failing = agreed(work)
+    except (MeasurementError, OSError) as error:
         print(f"could not measure: {error}", file=sys.stderr)
         return 1
+    for path in sorted(work.glob("*.sql")):
+        print(f"  {path.stem}: {path.read_text().count(chr(10)) + 1} statements", file=sys.stderr)
+    print(f"  all agree; broken are {' '.join(failing)}", file=sys.stderr)
+    report(measured, as_json=options.json)
     return 0
+
+
+def agreed(work: Path) -> list[str]:
+    """Return the rules that are broken by what every case found.
+
+    Raises:
+        MeasurementError: two cases found different things.
+    """
+    found = {path.stem: json.loads(path.read_text()) for path in work.glob("*.json")}
+    found.pop("mailstay, again", None)  # of more rows
+    first, wanted = next(iter(found.items()))
+    for name, one in found.items():
+        if wrong := {check: (one[check], wanted[check]) for check in one if one[check] != wanted[check]}:
+            raise MeasurementError(f"{name} and {first} find different things: {wrong}")
+    return sorted(check for check, (success, _) in wanted.items() if not success)
 
 
 def installed(case: str) -> bool:
