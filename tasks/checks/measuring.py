@@ -9,7 +9,7 @@ the whole table whichever segments were read; a property test holds it against t
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
@@ -431,9 +431,9 @@ class Measurer:
             and np.searchsorted(values, kind(listed[at].low))
             < np.searchsorted(values, kind(listed[at].high), side="right")
         ]
+        among = _finder(some)
         found = {
-            at: keys[_among(keys, some)]
-            for at, keys in zip(near, self._arrays(name, columns, near), strict=True)
+            at: keys[among(keys)] for at, keys in zip(near, self._arrays(name, columns, near), strict=True)
         }
         return [found.get(at, np.empty(0, np.uint64)) for at in places]
 
@@ -779,17 +779,23 @@ def _twice(arrays: Sequence[Keys]) -> Keys:
     return np.unique(keys[1:][keys[1:] == keys[:-1]])
 
 
-def _among(keys: Keys, some: Keys) -> npt.NDArray[np.bool_]:
-    """Return which of `keys` are among `some`, sorted: most are told by a table of bits, the rest by searching."""
+def _finder(some: Keys) -> Callable[[Keys], npt.NDArray[np.bool_]]:
+    """Return what tells which keys are among `some`: most by a table of bits, the rest by searching."""
     bits = max(10, min(24, len(some).bit_length() + 6))
     marks: npt.NDArray[np.bool_] = np.zeros(1 << bits, np.bool_)
     mixed = np.uint64(0x9E3779B97F4A7C15)  # Fibonacci hashing spreads small numbers over the table
     shift = np.uint64(64 - bits)
     marks[(some * mixed) >> shift] = True
-    found: npt.NDArray[np.bool_] = marks[(keys * mixed) >> shift]
-    places = np.flatnonzero(found)
-    found[places] = np.isin(keys[places], some)
-    return found
+    wanted = np.unique(some)
+
+    def among(keys: Keys) -> npt.NDArray[np.bool_]:
+        found: npt.NDArray[np.bool_] = marks[(keys * mixed) >> shift]
+        places = np.flatnonzero(found)
+        at = np.minimum(np.searchsorted(wanted, keys[places]), max(0, len(wanted) - 1))
+        found[places] = wanted[at] == keys[places] if len(wanted) else False
+        return found
+
+    return among
 
 
 def _runs(values: npt.NDArray[Any]) -> Iterator[tuple[int, int]]:
