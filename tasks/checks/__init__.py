@@ -3,7 +3,8 @@
 from tasks.checks.checking import last_good_before, mark_snapshot, run_checks
 from tasks.checks.contracts import Column, Contract
 from tasks.checks.errors import ChecksError, ContractError
-from tasks.checks.findings import CheckFinding, CheckReport, Outcome, Severity
+from tasks.checks.findings import CheckFinding, CheckReport, Outcome, RuleResult, Severity, Status
+from tasks.checks.history import history_schema, read_history, remember
 from tasks.checks.loading import (
     ContractProblem,
     contract_schema,
@@ -32,11 +33,14 @@ __all__ = [
     "ContractProblem",
     "Outcome",
     "Proposed",
+    "RuleResult",
     "Severity",
+    "Status",
     "contract_schema",
     "contracts_folder",
     "contracts_of",
     "default_contracts",
+    "history_schema",
     "last_good_before",
     "lint_contract",
     "lint_contracts",
@@ -45,6 +49,8 @@ __all__ = [
     "mark_snapshot",
     "newest_snapshot",
     "propose_contracts",
+    "read_history",
+    "remember",
     "rules_in_words",
     "run_checks",
     "write_contracts",

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass, field
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from datetime import datetime
 from typing import Any, Literal
+
+from tasks.core import mask_addresses
 
 Severity = Literal["critical", "warning", "info"]
 Outcome = Literal["valid", "quarantined"]
+Status = Literal["held", "unexercised", "failed", "broken"]
+"""How a rule came out: `unexercised` held only because there was no value, `broken` could not be asked."""
 
 SEVERITIES: tuple[Severity, ...] = ("critical", "warning", "info")
 
@@ -40,9 +46,45 @@ class CheckFinding:
     status: Literal["failed", "broken"] = "failed"
     since: str = ""
 
+    def __post_init__(self) -> None:
+        _mask(self)
+
     def as_dict(self) -> dict[str, Any]:
         """Return the finding as JSON-able data, as signed verdicts keep it."""
         return asdict(self)
+
+
+@dataclass(frozen=True)
+class RuleResult:
+    """How one rule came out on one snapshot, with what was seen on the way: a row of the history.
+
+    Attributes:
+        kind: what sort of rule it is, as `not_null`.
+        failed: as in a finding; 0 where it held.
+        total: how many there are to hold against `failed`.
+        rows: the rows of its table; None if they could not be counted.
+        null_share: the share of its column's rows without a value; None where the rule does not see it.
+        observed: the number that the expectation looked at, where it looks at one.
+        seconds: how long the checks of its table took.
+        contract: digest of its table's contract, 16 hex digits; empty for a table without one.
+    """
+
+    rule: str
+    table: str
+    column: str
+    kind: str
+    severity: Severity
+    status: Status = "held"
+    failed: int = 0
+    total: int = 0
+    rows: int | None = None
+    null_share: float | None = None
+    observed: float | None = None
+    seconds: float = 0.0
+    contract: str = ""
+
+    def __post_init__(self) -> None:
+        _mask(self)
 
 
 @dataclass(frozen=True)
@@ -55,12 +97,15 @@ class CheckReport:
         findings: what was found, worst first.
         checks: how many rules were asked.
         seconds: how long it took, by the computer's own monotonic clock.
+        consistency_at: the moment that the snapshot shows.
+        checked_at: when it was checked.
         reason: the outcome in words, for people.
         unexercised: rules that held only because there was no value to hold them against.
         waiting: rules that must wait for more history, each with the reason.
         facts: the figures of the tables that are kept with the verdict.
         last_good: the newest valid snapshot before this one; empty if there is none.
         docs: the folder of the Data Docs; empty if none were written.
+        results: how every rule came out, also those that held.
     """
 
     snapshot_id: str
@@ -68,13 +113,51 @@ class CheckReport:
     findings: list[CheckFinding]
     checks: int
     seconds: float
+    consistency_at: datetime
+    checked_at: datetime
     reason: str = ""
     unexercised: list[str] = field(default_factory=list)
     waiting: list[str] = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     last_good: str = ""
     docs: str = ""
+    results: list[RuleResult] = field(default_factory=list)
 
     def count(self, severity: Severity) -> int:
         """Return how many findings have this severity."""
         return sum(finding.severity == severity for finding in self.findings)
+
+
+def every_result(
+    seen: Iterable[RuleResult], findings: Iterable[CheckFinding], unexercised: Iterable[str]
+) -> list[RuleResult]:
+    """Return how every rule came out.
+
+    Args:
+        seen: what was seen of each rule that was asked, as if all had held.
+        findings: the rules that failed or are broken, among them some that were never asked.
+        unexercised: the rules that had no value to look at.
+    """
+    results = {one.rule: one for one in seen}
+    for rule in unexercised:
+        results[rule] = replace(results[rule], status="unexercised")
+    for finding in findings:
+        blank = RuleResult(
+            finding.rule, finding.table, finding.column, finding.rule.rpartition(".")[2], finding.severity
+        )
+        results[finding.rule] = replace(
+            results.get(finding.rule, blank),
+            status=finding.status,
+            failed=finding.failed,
+            total=finding.total,
+        )
+    return list(results.values())
+
+
+def _mask(told: CheckFinding | RuleResult) -> None:
+    """Take every address out of what is about to be told: also out of names and keys, whoever wrote them."""
+    for name, value in vars(told).items():
+        if isinstance(value, str):
+            object.__setattr__(told, name, mask_addresses(value))
+        elif isinstance(value, list):
+            object.__setattr__(told, name, [mask_addresses(one) for one in value])

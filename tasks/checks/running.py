@@ -15,7 +15,7 @@ from tasks.checks.consent import KINDS
 from tasks.checks.contracts import Contract
 from tasks.checks.docs import write_docs
 from tasks.checks.errors import ChecksError
-from tasks.checks.findings import CheckFinding, CheckReport
+from tasks.checks.findings import CheckFinding, CheckReport, RuleResult, every_result
 from tasks.checks.gate import date_back, decide, explain, worst_first
 from tasks.checks.measures import Measure, Rows
 from tasks.checks.past import Comparing, Past
@@ -23,7 +23,7 @@ from tasks.checks.profiling import TableProfile, profile
 from tasks.checks.rules import TYPE_FAMILIES, Rule, TableFigures, compile_rules
 from tasks.checks.schema_drift import Shape
 from tasks.checks.sql import quote
-from tasks.core import mask_addresses, plural
+from tasks.core import digest_of, mask_addresses, plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -135,6 +135,8 @@ def check_data(
         findings=findings,
         checks=run.checks,
         seconds=round(time.monotonic() - started, 3),
+        consistency_at=data.consistency_at,
+        checked_at=at,
         reason=explain(data.snapshot_id, findings, run.checks, data.last_good),
         unexercised=sorted(run.unexercised),
         waiting=sorted(run.comparing.waiting),
@@ -144,6 +146,7 @@ def check_data(
         },
         last_good=data.last_good,
         docs=docs,
+        results=every_result(run.seen, findings, run.unexercised),
     )
 
 
@@ -164,6 +167,7 @@ class _Run:
         self.suites = suites
         self.findings: list[CheckFinding] = list(data.found)
         self.unexercised: list[str] = []
+        self.seen: list[RuleResult] = []
         self.checks = data.asked
         self.profiles: dict[str, TableProfile] = {}
         shapes = {name: one.shape for name, one in data.tables.items() if one.shape is not None}
@@ -224,6 +228,7 @@ class _Run:
         self.checks += self.comparing.checks
 
     def table(self, contract: Contract, table: TableData) -> None:
+        began = time.monotonic()
         figures = TableFigures(
             columns=tuple(self.columns[contract.table]),
             source_rows=table.source_rows,
@@ -245,12 +250,16 @@ class _Run:
                 self.context, self.source, self.data.snapshot_id, contract, ask, self.at, _RESULT_FORMAT
             )
         except Exception as error:  # whatever stops Great Expectations: these rules are broken, not the data
+            results = {}
             for rule in ask:
                 self.broken(rule, self.scrubbed(str(error)))
-            return
-        rows = int(self.measurer.measure(contract.table, [Rows()])[Rows()].value)
-        self.judge(contract, {rule: results.get(rule.rule_id) for rule in ask}, rows)
-        self.compare(contract, table)
+            rows = table.source_rows
+        else:
+            rows = int(self.measurer.measure(contract.table, [Rows()])[Rows()].value)
+            self.judge(contract, {rule: results.get(rule.rule_id) for rule in ask}, rows)
+            self.compare(contract, table)
+        seconds, digest = time.monotonic() - began, digest_of(contract.model_dump(mode="json"))[:16]
+        self.seen += [_seen(rule, results.get(rule.rule_id), rows, seconds, digest) for rule in rules]
 
     def compare(self, contract: Contract, table: TableData) -> None:
         """Hold the table against the past, and keep its figures for the future."""
@@ -469,6 +478,25 @@ def _exception(info: Any) -> str:
                     yield from raised(value)
 
     return next(raised(info), "")
+
+
+def _seen(rule: Rule, result: Any, rows: int, seconds: float, contract: str) -> RuleResult:
+    found = (result.result if result is not None else None) or {}
+    lacking = found.get("unexpected_count" if rule.kind == "not_null" else "missing_count")
+    observed = found.get("observed_value")
+    return RuleResult(
+        rule=rule.rule_id,
+        table=rule.table,
+        column=rule.column,
+        kind=rule.kind,
+        severity=rule.severity,
+        total=rows,
+        rows=rows,
+        null_share=lacking / rows if lacking is not None and rows else None,
+        observed=float(observed) if isinstance(observed, int | float) else None,
+        seconds=round(seconds, 3),
+        contract=contract,
+    )
 
 
 def _finding(

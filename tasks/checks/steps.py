@@ -10,6 +10,7 @@ from prefect.artifacts import create_markdown_artifact
 
 from tasks.checks.checking import last_good_before, mark_snapshot, run_checks
 from tasks.checks.findings import CheckFinding, CheckReport, Outcome
+from tasks.checks.history import remember
 from tasks.checks.kept import forget_kept
 from tasks.checks.planned import contracts_of
 from tasks.core import UsageError, open_clock, plural
@@ -95,7 +96,7 @@ def check_snapshot(plan: str, snapshot_id: str) -> CheckReport:
     loaded = load_plan(plan)
     store = open_plan_store(loaded)
     source, sequence = split_name(snapshot_id)
-    docs = loaded.resolve(loaded.plan.reports) / "checks" / source / f"{sequence:08d}"
+    docs = checks_folder(loaded) / source / f"{sequence:08d}"
     report = run_checks(
         store,
         snapshot_id,
@@ -107,6 +108,7 @@ def check_snapshot(plan: str, snapshot_id: str) -> CheckReport:
         witness=_witness(loaded, store, source),
         kept_folder=_kept_folder(loaded),
     )
+    remember(checks_folder(loaded) / "history", report)
     log = get_run_logger()
     for finding in report.findings:
         log.log({"critical": 40, "warning": 30, "info": 20}[finding.severity], finding.message)
@@ -152,6 +154,11 @@ def publish_findings(reports: list[CheckReport]) -> None:
 def forget_segments(plan: str) -> None:
     """Remove what validations kept of segments: after an erasure it must not remember the keys of what is gone."""
     forget_kept(_kept_folder(load_plan(plan)))
+
+
+def checks_folder(loaded: LoadedPlan) -> Path:
+    """Return the folder for what checks write, below that of the reports."""
+    return loaded.resolve(loaded.plan.reports) / "checks"
 
 
 def conclude(checked: list[Checked]) -> Validated:

@@ -7,6 +7,7 @@ from tasks.core.behind import Behind
 from tasks.core.clock import Clock, ClockError, DrivenClock, Follower, SystemClock, open_clock
 from tasks.core.crash import crash_point
 from tasks.core.errors import MailstayError, UsageError
+from tasks.core.files import create_file, replace_file
 from tasks.core.ids import canonical_json, digest_of, sha256_hex
 from tasks.core.money import Money
 from tasks.core.native import address, compiled
@@ -32,11 +33,13 @@ __all__ = [
     "canonical_json",
     "compiled",
     "crash_point",
+    "create_file",
     "current_progress",
     "digest_of",
     "mask_addresses",
     "open_clock",
     "plural",
+    "replace_file",
     "report_progress_to",
     "row_hashes",
     "sha256_hex",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 import shutil
 import uuid
@@ -10,7 +9,7 @@ from dataclasses import dataclass, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from tasks.core import crash_point, mask_addresses
+from tasks.core import crash_point, create_file, mask_addresses
 from tasks.reports.content import ChangeRow, ReviewContent
 from tasks.reports.document import compose
 from tasks.reports.errors import ReportError
@@ -182,28 +181,16 @@ def _write_version(content: ReviewContent, version: int, folder: Path) -> None:
 def _fill_dataset(home: Path, incident: str, dataset: Path) -> dict[int, dict[str, Path]]:
     """Give the dataset every table of every version of an incident that it lacks; what it has stays."""
     dataset.mkdir(parents=True, exist_ok=True)
-    _create(dataset / "README.md", describe_tables().encode())
+    create_file(dataset / "README.md", describe_tables().encode())
     placed: dict[int, dict[str, Path]] = {}
     for version in versions(home.parent, incident):
         placed[version] = {}
         for table in sorted((home / f"v{version:02d}" / "tables").glob("*.parquet")):
             target = dataset / f"{table.stem}-{incident}-v{version:02d}.parquet"
             if not target.exists():
-                _create(target, table.read_bytes())
+                create_file(target, table.read_bytes())
             placed[version][table.stem] = target
     return placed
-
-
-def _create(target: Path, data: bytes) -> None:
-    """Create a file whole; one that exists stays as it is."""
-    draft = target.with_name(f".{target.name}-{uuid.uuid4().hex}")
-    draft.write_bytes(data)
-    try:
-        os.link(draft, target)
-    except FileExistsError:
-        return
-    finally:
-        draft.unlink()
 
 
 def _masked(value: _Any) -> _Any:
