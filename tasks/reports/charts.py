@@ -7,45 +7,13 @@ image in Markdown.
 
 from __future__ import annotations
 
-import math
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from html import escape
 
 from tasks.core import Money
+from tasks.pages import NARROW, WIDE, Drawing, Scale, open_svg, round_ticks
 from tasks.reports.content import Estimate, Loss, ReviewContent
 from tasks.reports.words import say_money
-
-WIDE, NARROW = 960, 430
-"""Widths that the charts are drawn for, in pixels."""
-
-_FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
-_STYLE = f"""
-.mc{{--mc-ink:#1d2430;--mc-soft:#5c6675;--mc-rule:#dfe3e8;--mc-actual:#1d2430;--mc-expected:#1f6f8b;
---mc-band:#1f6f8b;--mc-outage:#b4532a;--mc-loss:#b4532a;--mc-paper:#ffffff;font-family:{_FONT};
-font-variant-numeric:tabular-nums}}
-@media (prefers-color-scheme:dark){{.mc{{--mc-ink:#e6e9ee;--mc-soft:#9aa5b4;--mc-rule:#323a46;--mc-actual:#f2f4f7;
---mc-expected:#6cc0dc;--mc-band:#6cc0dc;--mc-outage:#e08a5f;--mc-loss:#e08a5f;--mc-paper:#171c23}}}}
-@media print{{.mc{{--mc-ink:#1d2430;--mc-soft:#5c6675;--mc-rule:#dfe3e8;--mc-actual:#1d2430;--mc-expected:#1f6f8b;
---mc-band:#1f6f8b;--mc-outage:#b4532a;--mc-loss:#b4532a;--mc-paper:#ffffff}}}}
-.mc text{{fill:var(--mc-soft);font-size:12.5px}}.mc .t{{fill:var(--mc-ink);font-weight:600}}
-.mc .rule{{stroke:var(--mc-rule);stroke-width:1}}.mc .zero{{stroke:var(--mc-soft);stroke-width:1}}
-.mc .band{{fill:var(--mc-band);opacity:.16}}.mc .expected{{stroke:var(--mc-expected);fill:none;stroke-width:2;
-stroke-dasharray:6 4}}.mc .actual{{stroke:var(--mc-actual);fill:none;stroke-width:2;stroke-linejoin:round}}
-.mc .outage{{fill:var(--mc-outage);opacity:.10}}.mc .edge{{stroke:var(--mc-outage);stroke-width:1.5}}
-.mc .o{{fill:var(--mc-outage);font-weight:600}}.mc .cum{{stroke:var(--mc-loss);fill:none;stroke-width:2}}
-.mc .i95{{fill:var(--mc-band);opacity:.20}}.mc .i80{{fill:var(--mc-band);opacity:.34}}
-.mc .i50{{fill:var(--mc-band);opacity:.62}}.mc .dot{{fill:var(--mc-paper);stroke:var(--mc-actual);stroke-width:2.5}}
-"""
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """One chart in both widths, and what it shows in words for who cannot see it."""
-
-    wide: str
-    narrow: str
-    alt: str
 
 
 def draw_revenue(content: ReviewContent) -> Drawing | None:
@@ -67,17 +35,6 @@ def draw_loss(loss: Loss, currency: str) -> Drawing:
     return Drawing(_loss(loss, currency, WIDE, alt), _loss(loss, currency, NARROW, alt), alt)
 
 
-class _Scale:
-    """A linear map from values to pixels."""
-
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.high, self.start, self.end = low, high if high > low else low + 1, start, end
-
-    def __call__(self, value: float) -> float:
-        part = (value - self.low) / (self.high - self.low)
-        return self.start + part * (self.end - self.start)
-
-
 def _revenue(content: ReviewContent, width: int, alt: str) -> str:
     hours, currency = content.hours, content.header.currency
     wide = width >= WIDE
@@ -85,11 +42,11 @@ def _revenue(content: ReviewContent, width: int, alt: str) -> str:
     upper, gap, lower = (250, 46, 110) if wide else (210, 44, 100)
     height = top + upper + gap + lower + 34
     first, last = hours[0].at, hours[-1].at + timedelta(hours=1)
-    x = _Scale(first.timestamp(), last.timestamp(), left, width - right)
+    x = Scale(first.timestamp(), last.timestamp(), left, width - right)
     peak = max(max(one.actual_minor, one.expected_minor, one.high_minor or 0.0) for one in hours)
-    ticks = _ticks(0, peak, 5)
-    y = _Scale(0, max(peak, ticks[-1]), top + upper, top)
-    out = [_open(width, height, alt)]
+    ticks = round_ticks(0, peak, 5)
+    y = Scale(0, max(peak, ticks[-1]), top + upper, top)
+    out = [open_svg(width, height, alt)]
     out += _outage(content, x, top, top + upper + gap + lower, wide)
     out += _grid(ticks, y, left, width - right, currency)
     middle = [x((one.at + timedelta(minutes=30)).timestamp()) for one in hours]
@@ -118,7 +75,7 @@ def _revenue(content: ReviewContent, width: int, alt: str) -> str:
 
 
 def _shortfall(
-    content: ReviewContent, x: _Scale, top: float, height: float, left: float, right: float
+    content: ReviewContent, x: Scale, top: float, height: float, left: float, right: float
 ) -> list[str]:
     """The running sum of expected minus actual."""
     currency = content.header.currency
@@ -127,8 +84,8 @@ def _shortfall(
         total += one.expected_minor - one.actual_minor
         path.append(((one.at + timedelta(hours=1)).timestamp(), total))
     values = [value for _, value in path] + [0.0]
-    ticks = _ticks(min(values), max(values), 3)
-    y = _Scale(min(ticks[0], *values), max(ticks[-1], *values), top + height, top)
+    ticks = round_ticks(min(values), max(values), 3)
+    y = Scale(min(ticks[0], *values), max(ticks[-1], *values), top + height, top)
     out = _grid(ticks, y, left, right, currency)
     points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in path)
     out.append(f'<line class="zero" x1="{left}" x2="{right}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>')
@@ -137,7 +94,7 @@ def _shortfall(
     return out
 
 
-def _outage(content: ReviewContent, x: _Scale, top: float, bottom: float, wide: bool) -> list[str]:
+def _outage(content: ReviewContent, x: Scale, top: float, bottom: float, wide: bool) -> list[str]:
     start, end = content.outage.impact_started_at, content.outage.restored_at
     if start is None:
         return []
@@ -186,7 +143,7 @@ def _legend(left: float, y: float, wide: bool, banded: bool) -> list[str]:
     return out
 
 
-def _grid(ticks: list[float], y: _Scale, left: float, right: float, currency: str) -> list[str]:
+def _grid(ticks: list[float], y: Scale, left: float, right: float, currency: str) -> list[str]:
     out = []
     for tick in ticks:
         at = y(tick)
@@ -197,7 +154,7 @@ def _grid(ticks: list[float], y: _Scale, left: float, right: float, currency: st
     return out
 
 
-def _hours_axis(first: datetime, last: datetime, x: _Scale, y: float, most: int) -> list[str]:
+def _hours_axis(first: datetime, last: datetime, x: Scale, y: float, most: int) -> list[str]:
     span = (last - first).total_seconds() / 3600
     step = next((one for one in (1, 2, 3, 6, 12, 24, 48, 96, 168) if span / one <= most), 336)
     at = first.replace(minute=0, second=0, microsecond=0)
@@ -226,9 +183,9 @@ def _loss(loss: Loss, currency: str, width: int, alt: str) -> str:
     bottom = top + row * len(rows)
     values = [0.0] + [float(one.loss_minor) for one in rows]
     values += [float(v) for one in rows for b in one.intervals for v in (b.low_minor, b.high_minor)]
-    ticks = _ticks(min(values), max(values), 5 if wide else 3)
-    x = _Scale(min(ticks[0], *values), max(ticks[-1], *values), left, width - right)
-    out = [_open(width, bottom + 34, alt)]
+    ticks = round_ticks(min(values), max(values), 5 if wide else 3)
+    x = Scale(min(ticks[0], *values), max(ticks[-1], *values), left, width - right)
+    out = [open_svg(width, bottom + 34, alt)]
     for tick in ticks:
         kind = "zero" if tick == 0 else "rule"
         side = "end" if x(tick) > width - 20 else "start" if x(tick) < 20 else "middle"
@@ -249,7 +206,7 @@ def _loss(loss: Loss, currency: str, width: int, alt: str) -> str:
     return "".join(out) + "</svg>"
 
 
-def _strip(one: Estimate, currency: str, x: _Scale, top: float, row: float, wide: bool) -> list[str]:
+def _strip(one: Estimate, currency: str, x: Scale, top: float, row: float, wide: bool) -> list[str]:
     names = {"gross": "Gross loss", "deferred": "Came later", "net": "Net loss"}
     middle = top + row / 2 if wide else top + row - 18
     amount = escape(say_money(one.loss_minor, currency))
@@ -276,13 +233,6 @@ def _strip(one: Estimate, currency: str, x: _Scale, top: float, row: float, wide
     return out
 
 
-def _open(width: int, height: float, alt: str) -> str:
-    return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="mc" role="img" viewBox="0 0 {width} {height:.0f}" '
-        f'width="{width}" height="{height:.0f}"><title>{escape(alt)}</title><style>{_STYLE}</style>'
-    )
-
-
 def _describe(content: ReviewContent) -> str:
     currency = content.header.currency
     actual = sum(one.actual_minor for one in content.hours)
@@ -291,16 +241,6 @@ def _describe(content: ReviewContent) -> str:
         f"Revenue by the hour, {len(content.hours)} hours: {say_money(actual, currency)} came in, "
         f"{say_money(expected, currency)} was to be expected without the outage."
     )
-
-
-def _ticks(low: float, high: float, most: int) -> list[float]:
-    """Round steps (1, 2, 5 times a power of ten) from at or below `low` to at or above `high`."""
-    span = max(high - low, 1.0)
-    rough = span / max(most, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(one * power for one in (1, 2, 5, 10) if one * power >= rough)
-    start, end = math.floor(low / step), math.ceil(high / step)
-    return [index * step for index in range(start, end + 1)]
 
 
 def _short(minor: float, currency: str) -> str:

@@ -7,10 +7,22 @@ money, timeline, objectives, cause, decisions, reputation, communications, lesso
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
 
 from tasks.core import plural
-from tasks.reports.charts import Drawing, draw_loss, draw_revenue
+from tasks.pages import (
+    Block,
+    Bullets,
+    Cell,
+    Chart,
+    Code,
+    Document,
+    Heading,
+    KeyFigure,
+    Paragraph,
+    Section,
+    Table,
+)
+from tasks.reports.charts import draw_loss, draw_revenue
 from tasks.reports.content import ReviewContent
 from tasks.reports.words import (
     NOT_KNOWN,
@@ -31,101 +43,6 @@ from tasks.reports.words import (
     say_rate,
     say_time,
 )
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One cell: its text, a smaller note below it, and a tone (`good`, `bad`, `quiet`, `part` or none)."""
-
-    text: str
-    note: str = ""
-    tone: str = ""
-
-
-@dataclass(frozen=True)
-class Heading:
-    """One column of a table; numbers are set flush right."""
-
-    title: str
-    numeric: bool = False
-
-
-@dataclass(frozen=True)
-class Table:
-    """A table; its first column names the row."""
-
-    headings: tuple[Heading, ...]
-    rows: tuple[tuple[Cell, ...], ...]
-    title: str = ""
-
-
-@dataclass(frozen=True)
-class Paragraph:
-    """A paragraph, with a word or two that lead it."""
-
-    text: str
-    lead: str = ""
-
-
-@dataclass(frozen=True)
-class Bullets:
-    """A list under its own small title."""
-
-    title: str
-    items: tuple[str, ...]
-
-
-@dataclass(frozen=True)
-class Chart:
-    """A drawing and its caption."""
-
-    drawing: Drawing
-    caption: str
-
-
-@dataclass(frozen=True)
-class Code:
-    """A query, with its name."""
-
-    name: str
-    text: str
-
-
-Block = Table | Paragraph | Bullets | Chart | Code
-
-
-@dataclass(frozen=True)
-class Section:
-    """One numbered part of the report."""
-
-    id: str
-    title: str
-    blocks: tuple[Block, ...]
-
-
-@dataclass(frozen=True)
-class KeyFigure:
-    """One figure of the bottom line panel."""
-
-    label: str
-    value: str
-    note: str = ""
-    tone: str = ""
-
-
-@dataclass(frozen=True)
-class Document:
-    """A whole report, ready to be rendered."""
-
-    title: str
-    kicker: str
-    standing: str
-    settled: bool
-    notice: str
-    facts: tuple[tuple[str, str], ...]
-    lines: tuple[tuple[str, str], ...]
-    figures: tuple[KeyFigure, ...]
-    sections: tuple[Section, ...]
 
 
 def compose(content: ReviewContent, version: int) -> Document:
@@ -168,7 +85,7 @@ def compose(content: ReviewContent, version: int) -> Document:
         title=header.title[:1].upper() + header.title[1:],
         kicker=f"{header.company} · Post-incident report",
         standing=standing,
-        settled=settled,
+        good=settled,
         notice="Simulated times: this report comes from a drill on a driven clock."
         if header.simulated
         else "",

@@ -6,7 +6,7 @@ import base64
 import re
 
 from tasks.core import plural
-from tasks.reports.document import Bullets, Chart, Code, Document, Paragraph, Table
+from tasks.pages import Bullets, Chart, Code, Document, Paragraph, Table
 
 LIMIT_BYTES = 190_000
 """A Prefect Markdown artifact is refused above 200 KB."""

@@ -10,10 +10,10 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.core import crash_point, create_file, mask_addresses
+from tasks.pages import render_html
 from tasks.reports.content import ChangeRow, ReviewContent
 from tasks.reports.document import compose
 from tasks.reports.errors import ReportError
-from tasks.reports.html import render_html
 from tasks.reports.markdown import render_markdown
 from tasks.reports.tables import build_tables, describe_tables
 from tasks.reports.words import say_money, say_percent

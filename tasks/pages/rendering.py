@@ -1,4 +1,4 @@
-"""A report as one HTML file that needs nothing else: no script, no font, no picture, no request."""
+"""A page as one HTML file that needs nothing else: no script, no font, no picture, no request."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from tasks.reports.document import Document
+from tasks.pages.blocks import Document
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -16,7 +16,7 @@ _TEMPLATES = Path(__file__).parent / "templates"
 
 
 def render_html(document: Document) -> str:
-    """Render a report; every text is escaped, only our own drawings and style sheet are not."""
+    """Render a page; every text is escaped, only our own drawings and style sheet are not."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
     from markupsafe import Markup
 
@@ -28,10 +28,10 @@ def render_html(document: Document) -> str:
         lstrip_blocks=True,
     )
     environment.filters["dates"] = _whole_dates
-    environment.filters["drawing"] = Markup  # charts.py escapes every text
+    environment.filters["drawing"] = Markup  # who draws escapes every text
     environment.tests["of_kind"] = lambda block, name: type(block).__name__ == name
-    style = Markup((_TEMPLATES / "report.css").read_text(encoding="utf-8"))  # noqa: S704  (our own file)
-    return environment.get_template("report.html.j2").render(document=document, style=style)
+    style = Markup((_TEMPLATES / "page.css").read_text(encoding="utf-8"))  # noqa: S704  (our own file)
+    return environment.get_template("page.html.j2").render(document=document, style=style)
 
 
 def _whole_dates(text: str) -> Markup:
