@@ -12,7 +12,7 @@ LONG := $(addprefix --ignore=tests/,snapshots/test_live.py snapshots/test_faulty
 # One process per core, at most four; a file's tests stay together, as they share servers.
 AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
 
-.PHONY: help demo test test-fast test-slow check format lock docs docs-check clean
+.PHONY: help demo test test-fast test-slow check format lock docs docs-check assets clean
 
 help:            ## show this list
 	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-12s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -50,6 +50,9 @@ format: $(READY) ## let ruff put the code in order
 
 docs: $(READY)   ## write the generated pages again
 	$(BIN)/cog -r -I . docs/reference/*.md
+
+assets:          ## fetch what Data Docs load again from npm, verified against the pinned digests
+	@$(BIN)/python -m tasks.checks.assets.renew
 
 lock: $(READY)   ## resolve requirements.lock again
 	$(BIN)/uv pip compile --universal --python-version 3.11 --extra dev --generate-hashes --no-emit-index-url --no-emit-find-links --quiet --custom-compile-command "make lock" pyproject.toml -o requirements.lock

@@ -46,6 +46,7 @@ def run_checks(
     *,
     previous: SnapshotInfo | None,
     docs_folder: Path | None,
+    docs_assets: Path | None = None,
     clock: Clock,
     mapping: str = "",
     witness: str = "",
@@ -59,6 +60,7 @@ def run_checks(
         contracts: the contract of each table.
         previous: the last valid snapshot of the source, to judge shrinkage by and to name as the last good one.
         docs_folder: where to write the Data Docs; None: nowhere.
+        docs_assets: the folder for what the pages of many snapshots load; each has its own if absent.
         clock: says when this check is made.
         mapping: what the source's tables mean (`shop`, `listmonk`): its rules of consent hold whatever contracts say.
         witness: the snapshot of the shop that keeps the consent log of the source's persons; empty without one.
@@ -107,6 +109,7 @@ def run_checks(
         at=clock.now(),
         docs_folder=docs_folder,
         kept=kept,
+        docs_assets=docs_assets,
     )
     if kept is not None:
         kept.forget_all_but({segment for table in tables.values() for segment in table.segments})

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
+import secrets
 import tempfile
 import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -19,11 +21,12 @@ from tasks.checks.findings import CheckFinding, CheckReport, RuleResult, every_r
 from tasks.checks.gate import date_back, decide, explain, worst_first
 from tasks.checks.measures import Measure, Rows
 from tasks.checks.past import Comparing, Past
+from tasks.checks.privacy import scrub
 from tasks.checks.profiling import TableProfile, profile
 from tasks.checks.rules import TYPE_FAMILIES, Rule, TableFigures, compile_rules
 from tasks.checks.schema_drift import Shape
 from tasks.checks.sql import quote
-from tasks.core import digest_of, mask_addresses, plural
+from tasks.core import MailstayError, digest_of, mask_addresses, plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -101,6 +104,7 @@ def check_data(
     at: datetime,
     docs_folder: Path | None = None,
     kept: Kept | None = None,
+    docs_assets: Path | None = None,
 ) -> CheckReport:
     """Hold the tables of a snapshot against their contracts.
 
@@ -110,9 +114,10 @@ def check_data(
         at: when this check is made (UTC), as the Data Docs show it.
         docs_folder: where to write the Data Docs; anything in it is replaced. None: nowhere.
         kept: what earlier validations kept of segments, which are then not read again. None: all is read.
+        docs_assets: the folder for what the pages of many snapshots load; each has its own if absent.
 
     Raises:
-        ChecksError: there is no contract: nothing would be checked.
+        ChecksError: there is no contract: nothing would be checked; or no rule can be asked of the files.
     """
     if not contracts:
         raise ChecksError(
@@ -121,11 +126,11 @@ def check_data(
             fix="name the folder of this source's contracts in the plan (sources.….contracts)",
         )
     started = time.monotonic()
-    with tempfile.TemporaryDirectory(prefix="mailstay-checks-") as scratch:
+    with tempfile.TemporaryDirectory(prefix="mailstay-checks-") as scratch, _without_values(data):
         run = _Run(data, contracts, at, Path(scratch), kept)
         try:
             run.everything()
-            docs = write_docs(run.context, docs_folder) if docs_folder is not None else ""
+            docs = write_docs(run.context, docs_folder, docs_assets) if docs_folder is not None else ""
         finally:
             run.close()
     findings = worst_first(date_back(run.findings, data.snapshot_id, data.history))
@@ -150,6 +155,20 @@ def check_data(
     )
 
 
+@contextlib.contextmanager
+def _without_values(data: SnapshotData) -> Iterator[None]:
+    """Let no exception out that may quote a value."""
+    try:
+        yield
+    except MailstayError:
+        raise
+    except Exception as error:
+        told = scrub(str(error), set(data.tables))
+        raise ChecksError(
+            f"The checks could not be run: {type(error).__name__}: {told}", where=data.snapshot_id
+        ) from None
+
+
 class _Run:
     def __init__(
         self,
@@ -165,6 +184,7 @@ class _Run:
         self.contracts = contracts
         self.at = at.astimezone(UTC)
         self.suites = suites
+        self.salt = secrets.token_hex(16)
         self.findings: list[CheckFinding] = list(data.found)
         self.unexercised: list[str] = []
         self.seen: list[RuleResult] = []
@@ -394,19 +414,21 @@ class _Run:
 
     def samples(self, contract: Contract, rules: list[Rule]) -> dict[Rule, list[str]]:
         """Return the keys of a few bad rows of each rule; Great Expectations never quotes a value."""
-        if set(contract.primary_key) & contract.personal_columns():
-            return {}
         queries = {
             rule: self.misfits(contract, rule) if rule.kind == "type" else rule.bad_keys for rule in rules
         }
+        personal = set(contract.primary_key) & contract.personal_columns()
         measures = {
             rule: measure
             for rule, query in queries.items()
-            if query and rule.kind != "type" and (measure := self.suites.measure_of(self.source, rule))
+            if query
+            and not personal
+            and rule.kind != "type"
+            and (measure := self.suites.measure_of(self.source, rule))
         }
         counted = self.counted(contract, list(dict.fromkeys(measures.values())))
         found = {
-            rule: counted.get(measures[rule], []) if rule in measures else self.fetched(query)
+            rule: counted.get(measures[rule], []) if rule in measures else self.fetched(contract, query)
             for rule, query in queries.items()
         }
         return {
@@ -428,10 +450,23 @@ class _Run:
                 return {}
             return {one: keys for each in measures for one, keys in self.counted(contract, [each]).items()}
 
-    def fetched(self, query: str) -> list[tuple[Any, ...]]:
-        """Return the first few rows of a query; a finding stands without them."""
+    def fetched(self, contract: Contract, query: str) -> list[tuple[Any, ...]]:
+        """Return the first few keys of a query of ours; a finding stands without them.
+
+        A key that is personal data leaves the engine hashed, with a salt that nobody keeps: samples of one check can be
+        told apart, and no value can be tried against them.
+        """
+        if not query:
+            return []
+        personal = contract.personal_columns()
+        names = [f"key_{number}" for number in range(len(contract.primary_key))]
+        shown = [
+            f"'#' || left(sha256('{self.salt}' || {one}::VARCHAR), 12)" if name in personal else one
+            for one, name in zip(names, contract.primary_key, strict=True)
+        ]
+        few = f"SELECT {', '.join(shown)} FROM ({query} LIMIT {_SAMPLES}) bad({', '.join(names)})"  # noqa: S608
         try:
-            return self.engine.fetch(f"{query} LIMIT {_SAMPLES}") if query else []
+            return self.engine.fetch(few)
         except Exception:
             return []
 
@@ -446,24 +481,6 @@ class _Run:
         """Return the first line of an error without the values that databases quote in them."""
         known = {*self.columns, *(name for columns in self.columns.values() for name in columns)}
         return scrub(error, known)
-
-
-def scrub(error: str, known: set[str]) -> str:
-    """Return the first line of `error` with quoted texts, numbers and addresses left out.
-
-    Args:
-        error: what a database said; it quotes the value it could not use.
-        known: names of tables and columns, which may stay.
-    """
-
-    def keep(found: re.Match[str]) -> str:
-        return found[0] if found[0][1:-1] in known else "<value>"
-
-    line = next((line for line in error.splitlines() if line.strip()), "no reason given")
-    line = re.sub(r"^\([\w.]+\) ", "", line)
-    line = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", keep, line)
-    line = re.sub(r"['\"].*", "<value>", line) if line.count("'") % 2 or line.count('"') % 2 else line
-    return mask_addresses(re.sub(r"(?<![\w<])-?\d[\d.,:\-]*", "<number>", line))[:300]
 
 
 def _exception(info: Any) -> str:

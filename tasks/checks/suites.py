@@ -19,9 +19,8 @@ from great_expectations.expectations.registry import get_expectation_impl
 from tasks.checks.contracts import Contract
 from tasks.checks.fused import FusedDatasource, FusedExecutionEngine
 from tasks.checks.measures import Measure
+from tasks.checks.privacy import META, observes, redact
 from tasks.checks.rules import Rule
-
-_META = "mailstay"
 
 
 def open_context(snapshot_id: str, files: dict[str, list[str]]) -> tuple[Any, FusedDatasource]:
@@ -45,6 +44,7 @@ def open_context(snapshot_id: str, files: dict[str, list[str]]) -> tuple[Any, Fu
 
 def build_suite(name: str, contract: Contract, rules: Sequence[Rule]) -> gx.ExpectationSuite:
     """Return the suite of a table; every expectation carries its rule's name, severity and words."""
+    personal = contract.personal_columns()
     return gx.ExpectationSuite(
         name,
         expectations=[
@@ -52,11 +52,11 @@ def build_suite(name: str, contract: Contract, rules: Sequence[Rule]) -> gx.Expe
                 **rule.kwargs,
                 severity=FailureSeverity(rule.severity),
                 description=f"{_subject(rule)}: {rule.says} ({rule.severity})",
-                meta={_META: {"rule": rule.rule_id}},
+                meta={META: {"rule": rule.rule_id, "personal": observes(rule.kwargs, personal)}},
             )
             for rule in rules
         ],
-        meta={_META: {"table": contract.table, "description": contract.description}},
+        meta={META: {"table": contract.table, "description": contract.description}},
     )
 
 
@@ -84,7 +84,7 @@ def run_suite(
     outcome = definition.run(
         result_format=result_format, run_id=RunIdentifier(run_name=snapshot_id.replace("/", "-"), run_time=at)
     )
-    return {one.expectation_config.meta[_META]["rule"]: one for one in outcome.results}
+    return {one.expectation_config.meta[META]["rule"]: one for one in redact(outcome, errors=False).results}
 
 
 def measure_of(source: FusedDatasource, rule: Rule) -> Measure | None:

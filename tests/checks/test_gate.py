@@ -8,7 +8,7 @@ import pytest
 
 from tasks.checks.findings import CheckFinding, Outcome
 from tasks.checks.gate import date_back, decide, explain, worst_first
-from tasks.checks.running import scrub
+from tasks.checks.privacy import scrub
 
 FINDING = CheckFinding(
     rule="orders.customer_id.foreign_key",
