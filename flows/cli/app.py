@@ -44,7 +44,7 @@ app = typer.Typer(
 snapshots = typer.Typer(help="Look at snapshots and prove them.", no_args_is_help=True)
 incidents = typer.Typer(help="Look at incidents, declare one, answer an approval.", no_args_is_help=True)
 plan = typer.Typer(help="Check the continuity plan; print its schema.", no_args_is_help=True)
-checks = typer.Typer(help="Write, check and read the contracts of tables.", no_args_is_help=True)
+checks = typer.Typer(help="Write contracts of tables; see what they found, since when.", no_args_is_help=True)
 app.add_typer(snapshots, name="snapshots")
 app.add_typer(checks, name="checks")
 app.add_typer(incidents, name="incidents")
@@ -638,6 +638,80 @@ def checks_schema() -> None:
     from tasks.checks import contract_schema
 
     typer.echo(contract_schema())
+
+
+@checks.command("show", epilog=EPILOGUE)
+def checks_show(
+    snapshot: Annotated[
+        str, typer.Argument(help="A snapshot's id; the newest checked one of every source if absent.")
+    ] = "",
+    plan: PlanOption = "plan.yaml",
+    rule: Annotated[str, typer.Option(help="Only this rule, by its name.")] = "",
+    rows: Annotated[
+        int, typer.Option(min=0, help="With --rule: also show so many of the real rows (personal data).")
+    ] = 0,
+    name: Annotated[str, typer.Option("--name", help="With --rows: your name, for the record.")] = "",
+    json_: JsonOption = False,
+) -> None:
+    """Show what the checks found in a snapshot, with the keys of some rows.
+
+    With `--rows` the rows themselves are read from the snapshot and printed, for somebody who may see them: they are
+    kept nowhere, and the journal keeps who asked for which.
+    """
+    from tasks.checks import gather
+    from tasks.checks.steps import checks_folder, rows_behind
+
+    loaded, store = _open_store(plan)
+    folder = checks_folder(loaded)
+    names = (
+        [snapshot]
+        if snapshot
+        else [one for source in store.sources() for one in _newest_checked(store, source)]
+    )
+    if rows and not (rule and len(names) == 1):
+        raise UsageError(
+            "Rows are those of one rule in one snapshot", fix="name the snapshot, and the rule with --rule"
+        )
+    told = [show.told_checks(gather(store, one, folder, loaded.plan.name), folder, rule) for one in names]
+    if rows:
+        columns, found = rows_behind(loaded, store, names[0], rule, rows, name)
+        if json_:
+            show.as_json({**told[0], "columns": columns, "rows": found})
+        else:
+            show.err.print(
+                f"Personal data of {loaded.plan.name}; the journal keeps that {name} asked.", markup=False
+            )
+            show.table(columns, found)
+        return
+    show.as_json({"snapshots": told}) if json_ else show.checks_of(told)
+
+
+@checks.command("history")
+def checks_history(
+    plan: PlanOption = "plan.yaml",
+    rule: Annotated[str, typer.Option(help="One rule, snapshot by snapshot.")] = "",
+    source: Annotated[str, typer.Option(help="One source of the plan; all if absent.")] = "",
+    json_: JsonOption = False,
+) -> None:
+    """Say since when each rule fails that fails in the newest snapshot; with `--rule` how one rule went."""
+    from tasks.checks import read_history, standing
+    from tasks.checks.steps import checks_folder
+    from tasks.plan import load_plan
+
+    folder = checks_folder(load_plan(plan)) / "history"
+    if rule:
+        found = read_history(folder, source=source or None, rule=rule).to_pylist()
+        if not found:
+            raise UsageError(f"No check of a rule {rule!r} is known", where=str(folder))
+        show.as_json({"checks": found}) if json_ else show.rule_history(found)
+    else:
+        stands = standing(folder, source or None)
+        show.as_json({"standing": stands}) if json_ else show.standing(stands)
+
+
+def _newest_checked(store: Any, source: str) -> list[str]:
+    checked = (one for one in reversed(store.snapshot_ids(source)) if store.state(one) != "committed")
+    return [one for one in [next(checked, "")] if one]
 
 
 def _open_journal(plan: str) -> tuple[Any, Any]:

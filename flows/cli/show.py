@@ -395,8 +395,98 @@ def validations(result: Any) -> None:
     """Print the verdict on each snapshot, with the reason of a quarantine."""
     for one in result.snapshots:
         out.print(one.reason, markup=False)
-        if one.docs:
-            out.print(f"  Data Docs: {one.docs}", markup=False)
+        out.print(f"  Page: {one.page}", markup=False)
+
+
+def told_checks(told: Any, folder: Path, rule: str) -> dict[str, Any]:
+    """Return what is known of one checked snapshot as plain data, of one rule if it is named."""
+    from tasks.checks import page_path
+
+    page = page_path(folder, told.snapshot_id)
+    return {
+        "snapshot": told.snapshot_id,
+        "state": told.state,
+        "marked_by": told.marked_by,
+        "last_good": told.last_good,
+        "findings": [plain(one) for one in told.findings if rule in ("", one.rule)],
+        "unexercised": [one["rule"] for one in told.came_out("unexercised") if rule in ("", one["rule"])],
+        "rules": len(told.rules),
+        "page": str(page) if page.exists() else "",
+    }
+
+
+def checks_of(told: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the checks found in each snapshot."""
+    for one in told:
+        out.print(f"{one['snapshot']}: {one['state']}, {plural(one['rules'], 'rule')} asked", markup=False)
+        if one["findings"]:
+            table(
+                ["severity", "status", "rule", "failed", "of", "since", "keys"],
+                [
+                    [
+                        found["severity"],
+                        found["status"],
+                        found["rule"],
+                        f"{found['failed']:,}",
+                        f"{found['total']:,}",
+                        found["since"],
+                        ", ".join(found["sample_keys"]),
+                    ]
+                    for found in one["findings"]
+                ],
+                numbers=["failed", "of"],
+            )
+        if one["unexercised"]:
+            out.print(
+                f"{plural(len(one['unexercised']), 'rule')} held only because there was no value",
+                markup=False,
+            )
+        if one["state"] == "quarantined":
+            out.print(f"Last good: {one['last_good'] or 'none'}", markup=False)
+        if one["page"]:
+            out.print(f"Page: {one['page']}", markup=False)
+
+
+def rule_history(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print how one rule went, snapshot by snapshot."""
+    table(
+        ["snapshot", "shows the moment", "status", "failed", "of", "rows"],
+        [
+            [
+                one["snapshot"],
+                when(one["consistency_at"]),
+                one["status"],
+                f"{one['failed']:,}",
+                f"{one['total']:,}",
+                "—" if one["rows"] is None else f"{one['rows']:,}",
+            ]
+            for one in found
+        ],
+        numbers=["failed", "of", "rows"],
+    )
+
+
+def standing(found: Sequence[Mapping[str, Any]]) -> None:
+    """Print what fails in the newest snapshots, and since when."""
+    if not found:
+        out.print("Nothing fails in the newest checked snapshots.")
+        return
+    table(
+        ["rule", "severity", "status", "since", "shows the moment", "snapshots", "failed now"],
+        [
+            [
+                one["rule"],
+                one["severity"],
+                one["status"],
+                one["since"],
+                when(one["since_when"]),
+                one["snapshots"],
+                f"{one['failed_now']:,}",
+            ]
+            for one in found
+        ],
+        numbers=["snapshots", "failed now"],
+    )
 
 
 def proposed(result: Any, *, named: bool) -> None:

@@ -4,7 +4,7 @@ from tasks.checks.checking import last_good_before, mark_snapshot, run_checks
 from tasks.checks.contracts import Column, Contract
 from tasks.checks.errors import ChecksError, ContractError
 from tasks.checks.findings import CheckFinding, CheckReport, Outcome, RuleResult, Severity, Status
-from tasks.checks.history import history_schema, read_history, remember
+from tasks.checks.history import history_schema, read_history, remember, standing
 from tasks.checks.loading import (
     ContractProblem,
     contract_schema,
@@ -21,6 +21,7 @@ from tasks.checks.planned import (
     rules_in_words,
 )
 from tasks.checks.proposing import propose_contracts
+from tasks.checks.result_page import gather, page_path
 from tasks.checks.writing import Proposed, write_contracts
 
 __all__ = [
@@ -40,6 +41,7 @@ __all__ = [
     "contracts_folder",
     "contracts_of",
     "default_contracts",
+    "gather",
     "history_schema",
     "last_good_before",
     "lint_contract",
@@ -48,10 +50,12 @@ __all__ = [
     "load_contracts",
     "mark_snapshot",
     "newest_snapshot",
+    "page_path",
     "propose_contracts",
     "read_history",
     "remember",
     "rules_in_words",
     "run_checks",
+    "standing",
     "write_contracts",
 ]

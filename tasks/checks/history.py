@@ -30,6 +30,25 @@ _SINGLE = re.compile(r"(\d{8,})-(\d+)\.parquet")
 _TIMES = ["seconds", "checked_at", "run"]
 
 
+# As docs/analyst.md has it for the files themselves.
+_STANDING = """
+WITH numbered AS (
+    SELECT *, dense_rank() OVER (PARTITION BY source ORDER BY snapshot) AS n FROM checks
+), newest AS (
+    SELECT source, max(n) AS n FROM numbered GROUP BY source
+), failing AS (
+    SELECT *, n - row_number() OVER (PARTITION BY source, rule ORDER BY n) AS stretch
+    FROM numbered WHERE status IN ('failed', 'broken')
+)
+SELECT source, rule, min(snapshot) AS since, min(consistency_at) AS since_when, count(*) AS snapshots,
+       arg_max(failed, n) AS failed_now, arg_max(status, n) AS status, arg_max(severity, n) AS severity
+FROM failing
+GROUP BY source, rule, stretch
+HAVING max(n) = (SELECT newest.n FROM newest WHERE newest.source = failing.source)
+ORDER BY source, since, rule
+"""
+
+
 def history_schema() -> pa.Schema:
     """Return the columns of the history; new ones may come, these stay.
 
@@ -99,6 +118,7 @@ def read_history(
     source: str | None = None,
     table: str | None = None,
     rule: str | None = None,
+    snapshot: str | None = None,
     before: str | None = None,
     last: int | None = None,
 ) -> pa.Table:
@@ -109,11 +129,16 @@ def read_history(
         source: only this source.
         table: only this table.
         rule: only this rule.
+        snapshot: only this snapshot.
         before: only snapshots of a source before this one, by id.
         last: only so many of the newest snapshots of each source.
     """
     homes = [one for one in sorted(folder.glob("*")) if source in (None, one.name)]
-    of_snapshots, of_rules, values = ["true"], ["true"], []
+    of_snapshots, of_rules = ["true"], ["true"]
+    values: list[Any] = []
+    if snapshot is not None:
+        of_snapshots.append("snapshot = ?")
+        values.append(snapshot)
     if before is not None:
         of_snapshots.append("source = ? AND snapshot < ?")
         values += [split_name(before)[0], before]
@@ -130,6 +155,20 @@ def read_history(
         f"WHERE {' AND '.join(of_rules)} ORDER BY snapshot, rule",
         values,
     )
+
+
+def standing(folder: Path, source: str | None = None) -> list[dict[str, Any]]:
+    """Return what is failing or cannot be asked in the newest snapshot of each source, and since which snapshot.
+
+    Args:
+        folder: the folder of the history.
+        source: only this source.
+    """
+    checks = read_history(folder, source=source)
+    with contextlib.closing(_connect()) as connection:
+        connection.register("checks", checks)
+        found = connection.sql(_STANDING)
+        return [dict(zip(found.columns, row, strict=True)) for row in found.fetchall()]
 
 
 def merge(home: Path) -> None:

@@ -45,7 +45,7 @@ def redact(outcome: Any, *, errors: bool = True) -> Any:
     """
     for one in outcome.results:
         config = one.expectation_config
-        config.kwargs = _masked(dict(config.kwargs))
+        config.kwargs = masked(dict(config.kwargs))
         personal = (config.meta or {}).get(META, {}).get("personal", True)
         one.result = _passing(one.result or {}, names=config.type in _OF_NAMES, personal=personal)
         one.rendered_content = None
@@ -90,19 +90,19 @@ def _passing(result: Mapping[str, Any], *, names: bool, personal: bool) -> dict[
     passed = {name: result[name] for name in _COUNTS if isinstance(result.get(name), Number)}
     observed = result.get("observed_value")
     if names:
-        passed["observed_value"] = _masked(observed)
-        passed["details"] = _masked(result.get("details") or {})
+        passed["observed_value"] = masked(observed)
+        passed["details"] = masked(result.get("details") or {})
     elif isinstance(observed, Number) and not personal:
         passed["observed_value"] = observed
     return passed
 
 
-def _masked(value: Any) -> Any:
+def masked(value: Any) -> Any:
     """Return `value` with the addresses masked in every text of it."""
     if isinstance(value, str):
         return mask_addresses(value)
     if isinstance(value, Mapping):
-        return {_masked(name): _masked(one) for name, one in value.items()}
+        return {masked(name): masked(one) for name, one in value.items()}
     if isinstance(value, list | tuple | set):
-        return [_masked(one) for one in value]
+        return [masked(one) for one in value]
     return value

@@ -21,7 +21,7 @@ from tasks.checks.findings import CheckFinding, CheckReport, RuleResult, every_r
 from tasks.checks.gate import date_back, decide, explain, worst_first
 from tasks.checks.measures import Measure, Rows
 from tasks.checks.past import Comparing, Past
-from tasks.checks.privacy import scrub
+from tasks.checks.privacy import masked, scrub
 from tasks.checks.profiling import TableProfile, profile
 from tasks.checks.rules import TYPE_FAMILIES, Rule, TableFigures, compile_rules
 from tasks.checks.schema_drift import Shape
@@ -147,7 +147,7 @@ def check_data(
         waiting=sorted(run.comparing.waiting),
         facts={
             "at": data.consistency_at.isoformat(),
-            "tables": {name: one.as_dict() for name, one in run.profiles.items()},
+            "tables": masked({name: one.as_dict() for name, one in run.profiles.items()}),
         },
         last_good=data.last_good,
         docs=docs,
@@ -360,10 +360,10 @@ class _Run:
                 )
             case "type":
                 told = f"{table}.{rule.column} is {self.columns[table][rule.column]}; the contract says {rule.says}"
-                misfits = self.misfits(contract, rule)
-                if not misfits:
+                query = misfits(contract, rule, self.columns[rule.table])
+                if not query:
                     return rows, rows, told
-                count = int(self.engine.fetch(f"SELECT count(*) FROM ({misfits})")[0][0])  # noqa: S608
+                count = int(self.engine.fetch(f"SELECT count(*) FROM ({query})")[0][0])  # noqa: S608
                 if count == 0:
                     return rows, rows, told
                 what = contract.columns[rule.column].type
@@ -396,26 +396,11 @@ class _Run:
         where = f"{table}.{rule.column}"
         return failed, rows, f"{where}: {failed:,} of {plural(rows, 'row')} break the rule that {rule.says}"
 
-    def misfits(self, contract: Contract, rule: Rule) -> str:
-        """Return the query for the keys of values that keep a text column from its type; empty for other columns.
-
-        A source that holds something impossible in a typed column is backed up as text or as SQL literals.
-        """
-        kind = _CASTABLE.get(contract.columns[rule.column].type)
-        if kind is None or self.columns[rule.table][rule.column] != "VARCHAR":
-            return ""
-        if not set(contract.primary_key) <= set(self.columns[rule.table]):
-            return ""
-        key = ", ".join(map(quote, contract.primary_key))
-        return (
-            f"SELECT {key} FROM {quote(rule.table)} WHERE {quote(rule.column)} IS NOT NULL "  # noqa: S608
-            f"AND try_cast(trim({quote(rule.column)}, chr(39)) AS {kind}) IS NULL ORDER BY ALL"
-        )
-
     def samples(self, contract: Contract, rules: list[Rule]) -> dict[Rule, list[str]]:
         """Return the keys of a few bad rows of each rule; Great Expectations never quotes a value."""
         queries = {
-            rule: self.misfits(contract, rule) if rule.kind == "type" else rule.bad_keys for rule in rules
+            rule: misfits(contract, rule, self.columns[rule.table]) if rule.kind == "type" else rule.bad_keys
+            for rule in rules
         }
         personal = set(contract.primary_key) & contract.personal_columns()
         measures = {
@@ -481,6 +466,23 @@ class _Run:
         """Return the first line of an error without the values that databases quote in them."""
         known = {*self.columns, *(name for columns in self.columns.values() for name in columns)}
         return scrub(error, known)
+
+
+def misfits(contract: Contract, rule: Rule, columns: Mapping[str, str]) -> str:
+    """Return the query for the keys of values that keep a text column from its type; empty for other columns.
+
+    A source that holds something impossible in a typed column is backed up as text or as SQL literals.
+    """
+    kind = _CASTABLE.get(contract.columns[rule.column].type)
+    if kind is None or columns[rule.column] != "VARCHAR":
+        return ""
+    if not set(contract.primary_key) <= set(columns):
+        return ""
+    key = ", ".join(map(quote, contract.primary_key))
+    return (
+        f"SELECT {key} FROM {quote(rule.table)} WHERE {quote(rule.column)} IS NOT NULL "  # noqa: S608
+        f"AND try_cast(trim({quote(rule.column)}, chr(39)) AS {kind}) IS NULL ORDER BY ALL"
+    )
 
 
 def _exception(info: Any) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -13,7 +14,10 @@ from tasks.checks.findings import CheckFinding, CheckReport, Outcome
 from tasks.checks.history import remember
 from tasks.checks.kept import forget_kept
 from tasks.checks.planned import contracts_of
-from tasks.core import UsageError, open_clock, plural
+from tasks.checks.result_page import page_path, write_index, write_page
+from tasks.checks.rows import bad_rows
+from tasks.core import UsageError, crash_point, open_clock, plural
+from tasks.incidents import open_journal
 from tasks.plan import LoadedPlan, load_plan
 from tasks.snapshots import Store, split_name
 from tasks.snapshots.steps import open_plan_store
@@ -35,6 +39,7 @@ class Checked:
         infos: findings for the record.
         reason: the outcome in words.
         last_good: the newest valid snapshot before this one; empty if there is none.
+        page: the page that tells all of it.
         docs: the folder of its Data Docs.
         seconds: how long the checks took.
     """
@@ -48,6 +53,7 @@ class Checked:
     infos: int
     reason: str
     last_good: str
+    page: str
     docs: str
     seconds: float
 
@@ -95,20 +101,21 @@ def check_snapshot(plan: str, snapshot_id: str) -> CheckReport:
     """Hold every table of a snapshot against its contract and write the Data Docs; marks nothing yet."""
     loaded = load_plan(plan)
     store = open_plan_store(loaded)
-    source, sequence = split_name(snapshot_id)
-    docs = checks_folder(loaded) / source / f"{sequence:08d}"
+    source, _ = split_name(snapshot_id)
+    folder = checks_folder(loaded)
     report = run_checks(
         store,
         snapshot_id,
         contracts_of(loaded, source),
         previous=last_good_before(store, snapshot_id),
-        docs_folder=docs,
+        docs_folder=page_path(folder, snapshot_id).parent / "data-docs",
+        docs_assets=folder / "assets",
         clock=open_clock(loaded.clock_spec()),
         mapping=loaded.plan.sources[source].mapping,
         witness=_witness(loaded, store, source),
         kept_folder=_kept_folder(loaded),
     )
-    remember(checks_folder(loaded) / "history", report)
+    remember(folder / "history", report)
     log = get_run_logger()
     for finding in report.findings:
         log.log({"critical": 40, "warning": 30, "info": 20}[finding.severity], finding.message)
@@ -120,9 +127,13 @@ def check_snapshot(plan: str, snapshot_id: str) -> CheckReport:
 
 @task(task_run_name="mark-{report.snapshot_id}", retries=2, retry_delay_seconds=[2, 10])
 def apply_gate(plan: str, report: CheckReport) -> Checked:
-    """Mark the snapshot valid or quarantined in the store, signed, with the findings."""
+    """Mark the snapshot valid or quarantined in the store, signed, with the findings, and write its page."""
     loaded = load_plan(plan)
-    mark_snapshot(open_plan_store(loaded), report, clock=open_clock(loaded.clock_spec()))
+    store, folder = open_plan_store(loaded), checks_folder(loaded)
+    mark_snapshot(store, report, clock=open_clock(loaded.clock_spec()))
+    crash_point("validate.before_page")
+    page = write_page(store, report.snapshot_id, folder, loaded.plan.name)
+    write_index(store, folder, loaded.plan.name)
     log = get_run_logger()
     (log.error if report.outcome == "quarantined" else log.info)(report.reason)
     return Checked(
@@ -135,17 +146,20 @@ def apply_gate(plan: str, report: CheckReport) -> Checked:
         infos=report.count("info"),
         reason=report.reason,
         last_good=report.last_good,
+        page=str(page),
         docs=report.docs,
         seconds=report.seconds,
     )
 
 
 @task
-def publish_findings(reports: list[CheckReport]) -> None:
+def publish_findings(reports: list[CheckReport], checked: list[Checked]) -> None:
     """Show what was found as a Prefect artifact."""
+    pages = {one.snapshot_id: one.page for one in checked}
+    sections = [_section(report, pages[report.snapshot_id]) for report in reports]
     create_markdown_artifact(
         key="validate",
-        markdown="\n\n".join(["# Validation", *map(_section, reports)]),
+        markdown="\n\n".join(["# Validation", *sections]),
         description="What the checks found in the snapshots",
     )
 
@@ -159,6 +173,23 @@ def forget_segments(plan: str) -> None:
 def checks_folder(loaded: LoadedPlan) -> Path:
     """Return the folder for what checks write, below that of the reports."""
     return loaded.resolve(loaded.plan.reports) / "checks"
+
+
+def rows_behind(
+    loaded: LoadedPlan, store: Store, snapshot_id: str, rule: str, most: int, name: str
+) -> tuple[list[str], list[tuple[Any, ...]]]:
+    """Return the columns and at most `most` real rows that break a rule; the journal keeps that `name` asked.
+
+    Raises:
+        UsageError: there is no name, or no such rule about rows.
+    """
+    if not name.strip():
+        raise UsageError("The rows are personal data: it is written down who asks", fix="give your --name")
+    contracts = contracts_of(loaded, split_name(snapshot_id)[0])
+    with open_journal(loaded) as journal:
+        asked = {"by": name, "snapshot": snapshot_id, "rule": rule, "most": most}
+        journal.put_state("checks.rows_shown", {**asked, "at": journal.clock.now().isoformat()})
+    return bad_rows(store, snapshot_id, contracts, rule, most)
 
 
 def conclude(checked: list[Checked]) -> Validated:
@@ -181,7 +212,7 @@ def _witness(loaded: LoadedPlan, store: Store, source: str) -> str:
     return ""
 
 
-def _section(report: CheckReport) -> str:
+def _section(report: CheckReport, page: str) -> str:
     reason = report.reason.replace("\n- ", "\n\n- ", 1)
     lines = [f"## {report.snapshot_id}: {report.outcome}", reason]
     if report.findings:
@@ -196,8 +227,7 @@ def _section(report: CheckReport) -> str:
             f"{plural(len(report.unexercised), 'rule')} held only because there was no value: "
             + ", ".join(f"`{rule}`" for rule in report.unexercised[:_TABLE_ROWS])
         )
-    if report.docs:
-        lines.append(f"Data Docs: `{report.docs}/index.html`")
+    lines.append(f"All of it, with the trend: [`{page}`]({Path(page).as_uri()})")
     return "\n\n".join(lines)
 
 

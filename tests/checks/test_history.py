@@ -1,4 +1,4 @@
-"""The history of checks: whole after any kill, no longer for a repeated run, and one query says when a thing began."""
+"""The history of checks: whole after any kill, no longer for a repeated run, and one query says when it began."""
 
 from __future__ import annotations
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import Callable
 from contextlib import closing
 from datetime import UTC, datetime
@@ -113,7 +115,12 @@ def test_a_clean_snapshot_becomes_valid_and_a_dirty_one_quarantined_without_fail
     assert "| critical | failed | `orders.kind.allowed` | 2 |" in text
     assert len(text) < 200_000
     docs = Path(checked.docs)
-    assert docs == plan.parent / "reports" / "checks" / "shop" / "00000002"
+    assert docs == plan.parent / "reports" / "checks" / "shop" / "00000002" / "data-docs"
+    page = docs.with_name("result.html")
+    assert checked.page == str(page)
+    assert f"[`{page}`]({page.as_uri()})" in text, "the artifact leads to the page"
+    assert "shop/00000002 is quarantined" in page.read_text()
+    assert "shop/00000002" in (plan.parent / "reports" / "checks" / "index.html").read_text()
     assert (docs / "index.html").is_file()
     pages = "".join(page.read_text() for page in docs.rglob("*.html"))
     assert ADDRESS.findall(text) == ADDRESS.findall(checked.reason) == ADDRESS.findall(pages) == []
@@ -134,6 +141,79 @@ def test_a_snapshot_can_be_named_and_an_older_verdict_replaced(
     assert len(store.verdicts(first)) == 2
 
 
+def test_nothing_that_a_run_leaves_behind_holds_an_address_and_rows_are_shown_to_who_gives_a_name(
+    plan: Path, back_up: Callable[..., str]
+) -> None:
+    """Prefect's logs and artifact, the signed verdicts, history, pages and Data Docs; and `checks` on top of them."""
+    from prefect.artifacts import Artifact
+    from prefect.client.orchestration import get_client
+    from typer.testing import CliRunner
+
+    from flows.cli import app
+    from flows.validate import validate
+    from tasks.checks import read_history
+    from tasks.incidents import open_journal
+    from tasks.plan import load_plan
+
+    back_up()
+    validate(plan=str(plan))
+    back_up(*HARM, "ALTER TABLE orders ADD COLUMN \"eve@secret.example\" TEXT DEFAULT 'eve@secret.example'")
+    state = validate(plan=str(plan), return_state=True)
+    assert state.result().outcome == "quarantined"
+    with get_client(sync_client=True) as client:
+        deadline = time.monotonic() + 20
+        logs = ""
+        while "is quarantined" not in logs and time.monotonic() < deadline:  # they are sent in the background
+            logs = "\n".join(one.message for one in client.read_logs(limit=200))
+            time.sleep(0.2)
+    assert "is quarantined" in logs
+    kept = {"logs": logs, "artifact": str(Artifact.get("validate"))}
+    for path in [*(plan.parent / "reports").rglob("*"), *(plan.parent / "store" / "verify").rglob("*")]:
+        if path.is_file() and path.parent.name != "assets" and path.suffix != ".parquet":
+            kept[str(path)] = path.read_text()
+    kept["history"] = str(read_history(plan.parent / "reports" / "checks" / "history").to_pylist())
+    assert len(kept) > 20
+    assert [name for name, text in kept.items() if "secret.example" in text] == []
+
+    def ask(*words: str) -> tuple[int, str]:
+        result = CliRunner().invoke(app, ["checks", *words, "--plan", str(plan)])
+        return result.exit_code, result.output + str(result.exception or "")
+
+    code, told = ask("show", "shop/00000002", "--json")
+    found = json.loads(told)["snapshots"][0]
+    assert (code, found["state"], found["last_good"]) == (0, "quarantined", "shop/00000001")
+    assert "orders.kind.allowed" in {one["rule"] for one in found["findings"]}
+    assert "secret.example" not in told
+    assert "orders.kind.allowed" in ask("show")[1]
+
+    rows = ["show", "shop/00000002", "--rule", "orders.kind.allowed", "--rows", "5"]
+    code, told = ask(*rows)
+    assert code != 0 and "give your --name" in told and "secret.example" not in told
+    code, told = ask(*rows, "--name", "Ada", "--json")
+    shown = json.loads(told)
+    assert code == 0 and len(shown["rows"]) == 2
+    assert {row[shown["columns"].index("kind")] for row in shown["rows"]} == {"mal@secret.example"}
+    with open_journal(load_plan(plan)) as journal:
+        asked = journal.get_state("checks.rows_shown")
+    assert asked is not None
+    assert (asked["by"], asked["rule"], asked["snapshot"]) == ("Ada", "orders.kind.allowed", "shop/00000002")
+    assert (
+        "whole"
+        in ask("show", "shop/00000002", "--rule", "orders.rows_at_least", "--rows", "5", "--name", "Ada")[1]
+    )
+    assert (
+        "No contract has a rule"
+        in ask("show", "shop/00000002", "--rule", "a.b", "--rows", "5", "--name", "A")[1]
+    )
+
+    code, told = ask("history", "--json")
+    since = {one["rule"]: (one["since"], one["failed_now"]) for one in json.loads(told)["standing"]}
+    assert since["orders.kind.allowed"] == ("shop/00000002", 2)
+    code, told = ask("history", "--rule", "orders.kind.allowed")
+    assert [line.split("\t")[2:4] for line in told.splitlines()[1:]] == [["held", "0"], ["failed", "2"]]
+    assert "No check of a rule" in ask("history", "--rule", "nothing")[1]
+
+
 def test_what_cannot_be_checked_is_refused_with_the_next_step(
     plan: Path, back_up: Callable[..., str]
 ) -> None:
@@ -152,7 +232,13 @@ def test_what_cannot_be_checked_is_refused_with_the_next_step(
 
 @pytest.mark.kill
 @pytest.mark.parametrize(
-    ("point", "state"), [("validate.before_verdict", "committed"), ("validate.after_verdict", "quarantined")]
+    ("point", "state"),
+    [
+        ("history.append", "committed"),
+        ("validate.before_verdict", "committed"),
+        ("validate.after_verdict", "quarantined"),
+        ("validate.before_page", "quarantined"),
+    ],
 )
 def test_a_killed_validate_leaves_the_snapshot_unproven_or_judged_and_the_next_run_judges_it(
     plan: Path, back_up: Callable[..., str], point: str, state: str
@@ -175,8 +261,12 @@ def test_a_killed_validate_leaves_the_snapshot_unproven_or_judged_and_the_next_r
     assert killed.returncode == -signal.SIGKILL, killed.stderr[-2000:]
     store = Store.open(str(plan.parent / "store"))
     assert store.state(snapshot_id) == state
-    assert validate(plan=str(plan)).outcome == "quarantined"
-    assert store.state(snapshot_id) == "quarantined"
+    again = validate(plan=str(plan))
+    assert again.outcome == store.state(snapshot_id) == "quarantined"
+    assert "is quarantined" in Path(again.snapshots[0].page).read_text()
+    assert len(list((plan.parent / "reports").rglob("history/*/*.parquet"))) == 1, (
+        "the repeated check added nothing"
+    )
 
 
 def test_the_form_of_the_flow_describes_every_field() -> None:
