@@ -6,8 +6,13 @@ import re
 
 from tasks.core.errors import UsageError
 
-# Too wide rather than too narrow: letters of every script, and whatever else mail systems take before the @.
-_ADDRESS = re.compile(r"""[^\s<>()\[\]{},;:"|]+@[^\s<>()\[\]{},;:"'|]+""")
+# Too wide rather than too narrow: letters of every script, whatever else mail systems take before the @ (RFC 5322 lets
+# it be quoted, with spaces), and the ways in which URLs, JSON and HTML write an @.
+_ADDRESS = re.compile(
+    r"""(?:"[^"\n]{1,64}"|[^\s<>()\[\]{},;:"|]+?)(?:@|%40|\\u0040|&\#64;)"""
+    r"""(?:\[[^\]\s]+\]|[^\s<>()\[\]{},;:"'|]+)""",
+    re.IGNORECASE,
+)
 
 _UNITS = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _RATE = re.compile(rf"(\d+(?:\.\d+)?)\s*({'|'.join(_UNITS)})/s")
