@@ -4,7 +4,7 @@ The promise: at most one mail per person and campaign, nobody who opted out, not
 nobody silently forgotten: an outcome that cannot be known is listed as `unknown` for a person to decide.
 """
 
-from tasks.catchup.consent import ConsentFeed, ConsentRequest, Gate, consent_gate, latest_wish
+from tasks.catchup.consent import Blind, ConsentFeed, ConsentRequest, Gate, consent_gate, latest_wish
 from tasks.catchup.desk import settle_stops
 from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import Change, OutcomeUnknown, make
@@ -15,10 +15,12 @@ from tasks.catchup.ledger import (
     Ledger,
     Outcome,
     build_ledger,
+    events_table,
     evidence_of_events,
     evidence_of_log,
     evidence_table,
     log_has_holes,
+    log_lines,
     people_table,
     read_frozen,
     write_frozen,
@@ -40,6 +42,7 @@ __all__ = [
     "EVIDENCE",
     "LEDGER",
     "OUTCOMES",
+    "Blind",
     "CatchupError",
     "Change",
     "ConsentFeed",
@@ -62,6 +65,7 @@ __all__ = [
     "decide",
     "decide_all",
     "engaged_first",
+    "events_table",
     "evidence_of_events",
     "evidence_of_log",
     "evidence_table",
@@ -69,6 +73,7 @@ __all__ = [
     "latest_wish",
     "limit_passed",
     "log_has_holes",
+    "log_lines",
     "make",
     "next_step",
     "people_table",

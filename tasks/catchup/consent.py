@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Literal
 
+from tasks.core import plural
 from tasks.providers import Suppression
 
 Witness = Literal["shop", "provider", "snapshot", "ledger"]
@@ -43,6 +44,25 @@ class ConsentFeed:
 
 
 @dataclass(frozen=True)
+class Blind:
+    """Minutes of which a witness cannot tell who opted out; `since` is None where nobody knows when they began."""
+
+    witness: Witness
+    since: datetime | None
+    until: datetime
+    why: str
+
+    def __str__(self) -> str:
+        if self.since is None:
+            return f"{self.witness}: blind until {self.until:%Y-%m-%d %H:%M UTC}: {self.why}"
+        minutes = plural(-(-(self.until - self.since) // timedelta(minutes=1)), "minute")
+        return (
+            f"{self.witness}: blind from {self.since:%Y-%m-%d %H:%M} to {self.until:%Y-%m-%d %H:%M UTC} ({minutes}):"
+            f" {self.why}"
+        )
+
+
+@dataclass(frozen=True)
 class Gate:
     """The answer of the gate.
 
@@ -54,6 +74,7 @@ class Gate:
         to_push: subscribers whose opt-out the provider does not have and must get before anything is sent.
         vanished: (subscriber, list or None) whose suppression was in the snapshot and is gone at the provider.
         opted_out_since: opt-outs asked since the impact began, which the report counts.
+        blind: the minutes of which a witness cannot tell. The gate may be open all the same: the others can.
     """
 
     open: bool
@@ -64,6 +85,7 @@ class Gate:
     vanished: frozenset[tuple[int, int | None]]
     opted_out_since: int = 0
     counts: dict[str, int] = field(default_factory=dict)
+    blind: tuple[Blind, ...] = ()
 
     def blocks(self, subscriber_id: int, list_ids: Iterable[int]) -> bool:
         """Whether `subscriber_id` must not get a campaign that goes to `list_ids`."""
@@ -88,6 +110,7 @@ def consent_gate(
     now: datetime,
     needed_as_of: datetime,
     impact_started_at: datetime | None = None,
+    snapshot_at: datetime | None = None,
     max_lag: timedelta = timedelta(minutes=15),
 ) -> Gate:
     """Return who must not be mailed, and whether the gate is open.
@@ -101,6 +124,7 @@ def consent_gate(
         now: the time of the decision.
         needed_as_of: the feed must hold everything up to here (when restoration was measured).
         impact_started_at: counts the opt-outs of the outage.
+        snapshot_at: of when the snapshot is.
         max_lag: how far the feed may be behind `now`.
     """
     closed: list[str] = []
@@ -143,8 +167,20 @@ def consent_gate(
                 on_list.setdefault(on, set()).update(people)
 
     asked_again = {who for who, wish in wishes.items() if wish.kind == "subscribe"}
+    blind: list[Blind] = []
+    if feed.error or feed.as_of is None:
+        blind.append(Blind("shop", impact_started_at, now, "its consent requests cannot be read"))
+    elif feed.as_of < now:
+        blind.append(Blind("shop", feed.as_of, now, "what was asked since then is not in its database yet"))
+    if snapshot is None:
+        why = "there is no valid snapshot to tell which opt-outs the provider has lost"
+        blind.append(Blind("snapshot", None, now, why))
+    elif vanished:
+        why = "it lost opt-outs that the snapshot has; of those it took later nobody else may know"
+        blind.append(Blind("provider", snapshot_at, now, why))
     return Gate(
         open=not closed,
+        blind=tuple(blind),
         closed_because=tuple(closed),
         blocked=blocked,
         blocked_on_list={on: frozenset(people) for on, people in on_list.items()},

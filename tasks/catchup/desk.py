@@ -13,13 +13,17 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any, Literal, cast
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import Change, Evidence, make
+from tasks.catchup.ledger import log_lines
 from tasks.catchup.ramp import RampLimits
 from tasks.core import Clock
 from tasks.incidents import Action, Incident, Journal, Lease
 from tasks.plan import LatenessRule, LoadedPlan, ProviderPlan
-from tasks.providers import Campaign, NotOffered, Provider, SendRecord
+from tasks.providers import Campaign, NotOffered, Provider
 
 LEASE = timedelta(minutes=30)
 TICK_SECONDS = 30.0
@@ -229,10 +233,10 @@ class Desk:
             fix="run recover again in a few minutes",
         )
 
-    def send_log(self, campaign_id: int) -> list[SendRecord] | None:
-        """Return the sender's own log of a campaign; None where the provider keeps none."""
+    def send_log(self, campaign_id: int) -> pa.Table | None:
+        """Return the lines of the sender's own log of a campaign; None where the provider keeps none."""
         try:
-            return list(self.provider.send_log(campaign_id))
+            return log_lines(self.provider.send_log(campaign_id))
         except NotOffered:
             return None
 
@@ -240,7 +244,7 @@ class Desk:
         log = self.send_log(campaign_id)
         if log is None:
             return self.provider.campaign(campaign_id).sent, 0
-        return len(log), sum(one.status == "sending" for one in log)
+        return log.num_rows, pc.sum(pc.equal(log["outcome"], "unknown")).as_py() or 0
 
 
 def settle(

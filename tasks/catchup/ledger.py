@@ -8,15 +8,19 @@ without proof is `unknown` and listed for a decision, never mailed again.
 
 from __future__ import annotations
 
+import hashlib
 import os
+import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from itertools import islice
 from pathlib import Path
-from typing import Literal, get_args
+from typing import Any, Literal, TypeAlias, get_args
 
 import duckdb
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from tasks.catchup.errors import CatchupError
@@ -40,6 +44,17 @@ EVIDENCE = pa.schema(
 )
 """One sign that a message was attempted: which campaign, whom, how it ended, when, and who says so."""
 
+_LOG = EVIDENCE.set(2, pa.field("outcome", pa.string()))
+_EVENTS = pa.schema(
+    [
+        pa.field("event_id", pa.int64(), nullable=False),
+        pa.field("type", pa.string(), nullable=False),
+        pa.field("campaign_id", pa.int64(), nullable=False),
+        pa.field("subscriber_id", pa.int64(), nullable=False),
+        pa.field("at", pa.timestamp("us", tz="UTC"), nullable=False),
+    ]
+)
+
 LEDGER = pa.schema(
     [
         pa.field("campaign_id", pa.int64(), nullable=False),
@@ -53,8 +68,12 @@ LEDGER = pa.schema(
 )
 """One row per person of the audience, ordered by subscriber id."""
 
+MEMORY = "1GB"
+"""What the building of a ledger may hold in memory; the rest spills beside the ledger."""
+
+_BATCH = 65_536
 # A proof outweighs a doubt: `delivered` settles a message that its sender left as `unknown`.
-_RANK = {"delivered": 5, "bounced": 4, "accepted": 3, "unknown": 2}
+_PROOFS = ("unknown", "accepted", "bounced", "delivered")
 _EVENT_OUTCOME: dict[str, Outcome] = {
     "sent": "accepted",
     "delivered": "delivered",
@@ -68,178 +87,258 @@ _PERMANENT = 500
 _TRANSIENT = 400
 
 
+People: TypeAlias = Iterable[int] | pa.Array | Path
+"""Subscriber ids: in memory, or a Parquet file with the column `subscriber_id`."""
+
+
 @dataclass(frozen=True)
 class Ledger:
-    """What became of one campaign, all rounds united."""
+    """What became of one campaign, all rounds united: a frozen Parquet file of the schema `LEDGER`."""
 
     campaign_id: int
-    table: pa.Table
+    path: Path
+    digest: str
+
+    @property
+    def table(self) -> pa.Table:
+        """The whole ledger in memory."""
+        return read_frozen(self.path, self.digest)
 
     def counts(self) -> dict[str, int]:
         """Return how many people have each outcome, every outcome named; they add up to the audience."""
-        found = {
-            str(row["values"]): int(row["counts"]) for row in self.table["outcome"].value_counts().to_pylist()
-        }
+        outcomes = pq.read_table(self.path, columns=["outcome"], read_dictionary=["outcome"])["outcome"]
+        found = {str(row["values"]): int(row["counts"]) for row in outcomes.value_counts().to_pylist()}
         return {outcome: found.get(outcome, 0) for outcome in OUTCOMES}
 
-    def people(self, outcome: Outcome) -> list[int]:
+    def people(self, outcome: Outcome) -> pa.Array:
         """Return the subscriber ids with `outcome`, ascending."""
-        mask = pa.compute.equal(self.table["outcome"], outcome)
-        ids: list[int] = self.table.filter(mask)["subscriber_id"].to_pylist()
-        return ids
+        chosen = pq.read_table(self.path, columns=["subscriber_id"], filters=[("outcome", "=", outcome)])
+        return chosen["subscriber_id"].combine_chunks()
 
 
 def evidence_table(rows: Iterable[tuple[int, int, str, datetime, str]]) -> pa.Table:
     """Return rows (campaign id, subscriber id, outcome, at, witness) as an `EVIDENCE` table."""
-    columns: tuple[list[object], ...] = ([], [], [], [], [])
-    for row in rows:
-        for column, value in zip(columns, row, strict=True):
-            column.append(value)
-    return pa.table(dict(zip(EVIDENCE.names, columns, strict=True)), schema=EVIDENCE)
+    return _table(rows, EVIDENCE)
 
 
-def evidence_of_log(records: Iterable[SendRecord]) -> pa.Table:
-    """Return what the sender's own log proves.
+def _table(rows: Iterable[tuple[Any, ...]], schema: pa.Schema) -> pa.Table:
+    """Return rows as a table; they are taken as they come, no more than a batch of them is held as Python objects."""
+    coming = iter(rows)
+    batches = []
+    while batch := list(islice(coming, _BATCH)):
+        columns = zip(*batch, strict=True)
+        arrays = [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)]
+        batches.append(pa.record_batch(arrays, schema=schema))
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def log_lines(records: Iterable[SendRecord]) -> pa.Table:
+    """Return every line of the sender's own log, with what it proves as `outcome`; null where it proves no attempt.
 
     `sending` was written before the message left: it may be out (`unknown`). `failed` with a permanent reply (5xx)
     is a bounce; with a transient one (4xx) the message surely stayed with the sender, so it is no attempt; without
     a reply nobody knows.
     """
-    return evidence_table(
-        (one.campaign_id, one.subscriber_id, outcome, one.at, "send_log")
-        for one in records
-        if (outcome := _log_outcome(one)) is not None
+    rows = ((one.campaign_id, one.subscriber_id, _log_outcome(one), one.at, "send_log") for one in records)
+    return _table(rows, _LOG)
+
+
+def evidence_of_log(lines: pa.Table) -> pa.Table:
+    """Return what the lines of a log prove."""
+    return lines.filter(pc.is_valid(lines["outcome"])).cast(EVIDENCE)
+
+
+def events_table(events: Iterable[ProviderEvent]) -> pa.Table:
+    """Return events as a table: `event_id`, `type`, `campaign_id`, `subscriber_id`, `at`."""
+    rows = ((one.event_id, one.type, one.campaign_id, one.subscriber_id, one.occurred_at) for one in events)
+    return _table(rows, _EVENTS)
+
+
+def evidence_of_events(events: pa.Table, witness: Witness = "event") -> pa.Table:
+    """Return what a table of events proves: anything a recipient did proves delivery."""
+    place = pc.index_in(events["type"], value_set=pa.array(_EVENT_OUTCOME))
+    outcome = pc.take(pa.array(_EVENT_OUTCOME.values(), pa.string()), place)
+    proof = pa.table(
+        {
+            "campaign_id": events["campaign_id"],
+            "subscriber_id": events["subscriber_id"],
+            "outcome": outcome,
+            "at": events["at"],
+            "witness": pa.repeat(witness, events.num_rows),
+        }
     )
+    return proof.filter(pc.is_valid(outcome)).cast(EVIDENCE)
 
 
-def evidence_of_events(events: Iterable[ProviderEvent], witness: Witness = "event") -> pa.Table:
-    """Return what events prove: anything a recipient did proves delivery."""
-    return evidence_table(
-        (one.campaign_id, one.subscriber_id, _EVENT_OUTCOME[one.type], one.occurred_at, witness)
-        for one in events
-        if one.type in _EVENT_OUTCOME
-    )
-
-
-def log_has_holes(log: Iterable[SendRecord], others: pa.Table, *, sent_by_counter: Mapping[int, int]) -> bool:
+def log_has_holes(log: pa.Table, others: pa.Table, *, sent_by_counter: Mapping[int, int]) -> bool:
     """Whether somebody else knows of an attempt that the sender's log does not: then the log proves no absence.
 
     Args:
-        log: the sender's log.
+        log: the sender's log: `campaign_id` and `subscriber_id` of every line, whatever became of it.
         others: evidence of everybody else.
         sent_by_counter: per campaign the provider's own `sent` counter.
     """
-    known = {(one.campaign_id, one.subscriber_id) for one in log}
-    seen = zip(others["campaign_id"].to_pylist(), others["subscriber_id"].to_pylist(), strict=True)
-    if any(pair not in known for pair in seen):
-        return True
-    lines: dict[int, int] = {}
-    for campaign, _ in known:
-        lines[campaign] = lines.get(campaign, 0) + 1
-    return any(sent > lines.get(campaign, 0) for campaign, sent in sent_by_counter.items())
+    with _connection(Path(tempfile.gettempdir())) as con:
+        con.register("log", log)
+        con.register("others", others)
+        unseen = con.sql("SELECT 1 FROM others ANTI JOIN log USING (campaign_id, subscriber_id) LIMIT 1")
+        if unseen.fetchall():
+            return True
+        lines = con.sql("SELECT campaign_id, count(DISTINCT subscriber_id) FROM log GROUP BY ALL").fetchall()
+    logged = dict(lines)
+    return any(sent > logged.get(campaign, 0) for campaign, sent in sent_by_counter.items())
 
 
 def build_ledger(
     campaign_id: int,
     *,
-    audience: Iterable[int],
-    evidence: Iterable[pa.Table],
-    suppressed: Iterable[int] = (),
-    closed: Mapping[int, tuple[Outcome, str]] | None = None,
+    into: Path,
+    audience: People,
+    evidence: Iterable[pa.Table | Path],
+    suppressed: People = (),
+    ended: tuple[Outcome, str] | None = None,
+    still_to_come: People = (),
     log_trusted: bool = True,
     doubt: str = "the sender lost part of its log",
-    unreachable: Iterable[int] = (),
+    unreachable: People = (),
 ) -> Ledger:
-    """Return the ledger of campaign `campaign_id`.
+    """Write the ledger of campaign `campaign_id` into the file `into` and return it.
+
+    Memory is bounded by `MEMORY` and not by the audience: ten million people and their evidence are read from files,
+    and the ledger is written as it comes.
 
     Args:
         campaign_id: the original campaign.
+        into: the file, replaced in one step.
         audience: everybody it was meant for.
-        evidence: what each witness knows, of the original and its catch-up campaigns; whoever was attempted
-            belongs to the audience too.
+        evidence: what each witness knows, of the original and its catch-up campaigns, as tables or Parquet files of
+            the schema `EVIDENCE`; whoever was attempted belongs to the audience too.
         suppressed: people who must not be mailed.
-        closed: people for whom a decision ended it (`expired`, `dropped`), with the reason.
+        ended: the decision that ended the campaign (`expired` or `dropped`) for whoever was not attempted, with the
+            reason; None while it goes on.
+        still_to_come: people whom it does not end for: the provider mails them at a time that is set.
         log_trusted: whether the sender's log proves that whoever is not in it was not attempted. If not, such
             people are `unknown`.
         doubt: why it does not, for the reason of those people.
         unreachable: people of the audience whom the provider does not know any more.
     """
-    tables = [table for table in evidence if table.num_rows]
-    signs = pa.concat_tables(tables) if tables else EVIDENCE.empty_table()
-    decided = closed or {}
-    ended = pa.table(
-        {
-            "subscriber_id": pa.array(list(decided), pa.int64()),
-            "outcome": pa.array([outcome for outcome, _ in decided.values()], pa.string()),
-            "reason": pa.array([reason for _, reason in decided.values()], pa.string()),
-        }
+    outcome, reason = ended or (None, None)
+    values = {
+        "campaign_id": campaign_id,
+        "trusted": log_trusted,
+        "doubt": doubt,
+        "ended": outcome,
+        "ended_because": reason,
+        **_PACKED,
+    }
+    into.parent.mkdir(parents=True, exist_ok=True)
+    with _connection(into.parent) as con:
+        for name, people in (
+            ("people", audience),
+            ("suppressed", suppressed),
+            ("still_to_come", still_to_come),
+            ("unreachable", unreachable),
+        ):
+            _register(con, name, people)
+        signs: list[str] = []
+        for number, one in enumerate([EVIDENCE.empty_table(), *evidence]):
+            signs.append(f"FROM sign_{number}")
+            _register(con, f"sign_{number}", one)
+        con.execute(f"CREATE VIEW signs AS {' UNION ALL '.join(signs)}")
+        reader = con.sql(_UNITE, params=values).to_arrow_reader(_BATCH)
+        digest = _write((batch.cast(LEDGER) for batch in reader), LEDGER, into)
+    return Ledger(campaign_id, into, digest)
+
+
+def _connection(spill: Path) -> duckdb.DuckDBPyConnection:
+    con = duckdb.connect(
+        config={"threads": 2, "memory_limit": MEMORY, "temp_directory": str(spill / ".spill")}
     )
-    with duckdb.connect(config={"threads": 1}) as con:
-        con.execute("SET enable_progress_bar = false")
-        con.register("people", _ids(audience))
-        con.register("signs", signs)
-        con.register("suppressed", _ids(suppressed))
-        con.register("unreachable", _ids(unreachable))
-        con.register("ended", ended)
-        con.register("ranks", pa.table({"outcome": list(_RANK), "weight": list(_RANK.values())}))
-        values = {"campaign_id": campaign_id, "trusted": log_trusted, "doubt": doubt}
-        table: pa.Table = con.sql(_UNITE, params=values).to_arrow_table()
-    return Ledger(campaign_id, table.cast(LEDGER))
+    con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
+    return con
 
 
+def _register(con: duckdb.DuckDBPyConnection, name: str, rows: People | pa.Table) -> None:
+    if isinstance(rows, Path):
+        file = str(rows).replace("'", "''")
+        con.execute(f"CREATE VIEW {name} AS FROM read_parquet('{file}')")
+    else:
+        con.register(name, rows if isinstance(rows, pa.Table) else people_table(rows))
+
+
+# The best sign of a person is the greatest of one number each: what it proves (from bit 99), then the earliest time
+# (56 bits of microseconds), the lowest campaign (40 bits), and the witness (3 bits). So a person costs 24 bytes while
+# millions of signs are united, and no text.
+_WITNESSES = ("counter", "event", "send_log", "snapshot", "webhook")
+_PACKED = {
+    "outcomes": list(_PROOFS),
+    "witnesses": list(_WITNESSES),
+    "proof": 2**99,
+    "time": 2**43,
+    "times": 2**56,
+    "campaigns": 2**40,
+}
 _UNITE = """
-WITH everybody AS (
-    SELECT subscriber_id FROM people UNION SELECT subscriber_id FROM signs
+WITH keyed AS (
+    SELECT subscriber_id,
+        list_position($outcomes, outcome)::HUGEINT * $proof
+        + ($times - 1 - epoch_us("at"))::HUGEINT * $time
+        + ($campaigns - 1 - campaign_id)::HUGEINT * 8
+        + list_position($witnesses, witness) - 1 AS sign
+    FROM signs
+    UNION ALL
+    SELECT subscriber_id, 0 FROM people
 ), best AS (
-    SELECT s.subscriber_id, arg_max({
-        'outcome': s.outcome, 'by': s.campaign_id, 'at': s.at, 'witness': s.witness
-    }, (r.weight, -epoch_us(s.at), -s.campaign_id, s.witness)) AS sign
-    FROM signs s JOIN ranks r USING (outcome)
-    GROUP BY s.subscriber_id
+    SELECT subscriber_id, max(sign) AS sign FROM keyed GROUP BY subscriber_id
+), told AS (
+    SELECT subscriber_id, sign, CASE WHEN sign > 0 THEN $witnesses[(sign % 8)::INT + 1] END AS witness, CASE
+        WHEN sign > 0 THEN $outcomes[(sign // $proof)::INT]
+        WHEN subscriber_id IN (SELECT subscriber_id FROM suppressed) THEN 'suppressed'
+        WHEN $ended::VARCHAR IS NOT NULL AND subscriber_id NOT IN (SELECT subscriber_id FROM still_to_come) THEN $ended
+        WHEN subscriber_id IN (SELECT subscriber_id FROM unreachable) THEN 'dropped'
+        WHEN NOT $trusted THEN 'unknown'
+        ELSE 'not_attempted'
+    END AS outcome
+    FROM best
 )
 SELECT
     $campaign_id::BIGINT AS campaign_id,
-    e.subscriber_id,
+    subscriber_id,
+    outcome,
+    CASE WHEN sign > 0 THEN ($campaigns - 1 - sign // 8 % $campaigns)::BIGINT END AS sent_by_campaign_id,
+    CASE WHEN sign > 0 THEN make_timestamptz(($times - 1 - sign // $time % $times)::BIGINT) END AS attempted_at,
+    witness,
     CASE
-        WHEN b.subscriber_id IS NOT NULL THEN b.sign.outcome
-        WHEN x.subscriber_id IS NOT NULL THEN 'suppressed'
-        WHEN d.subscriber_id IS NOT NULL THEN d.outcome
-        WHEN u.subscriber_id IS NOT NULL THEN 'dropped'
-        WHEN NOT $trusted THEN 'unknown'
-        ELSE 'not_attempted'
-    END AS outcome,
-    b.sign.by AS sent_by_campaign_id,
-    b.sign.at AS attempted_at,
-    b.sign.witness AS witness,
-    CASE
-        WHEN b.subscriber_id IS NOT NULL THEN CASE
-            WHEN b.sign.outcome <> 'unknown' THEN 'attempted'
-            WHEN b.sign.witness = 'counter' THEN $doubt
-            ELSE 'handed to SMTP, no answer recorded'
+        WHEN sign = 0 THEN CASE outcome
+            WHEN 'suppressed' THEN 'must not be mailed'
+            WHEN 'unknown' THEN $doubt
+            WHEN 'not_attempted' THEN 'no witness of an attempt'
+            WHEN $ended::VARCHAR THEN $ended_because::VARCHAR
+            ELSE 'the provider does not know this subscriber any more'
         END
-        WHEN x.subscriber_id IS NOT NULL THEN 'must not be mailed'
-        WHEN d.subscriber_id IS NOT NULL THEN d.reason
-        WHEN u.subscriber_id IS NOT NULL THEN 'the provider does not know this subscriber any more'
-        WHEN NOT $trusted THEN $doubt
-        ELSE 'no witness of an attempt'
+        WHEN outcome <> 'unknown' THEN 'attempted'
+        WHEN witness = 'counter' THEN $doubt
+        ELSE 'handed to SMTP, no answer recorded'
     END AS reason
-FROM everybody e
-LEFT JOIN best b USING (subscriber_id)
-LEFT JOIN suppressed x USING (subscriber_id)
-LEFT JOIN ended d USING (subscriber_id)
-LEFT JOIN unreachable u USING (subscriber_id)
-ORDER BY e.subscriber_id
+FROM told
+ORDER BY subscriber_id
 """
 
 
 def write_frozen(table: pa.Table, path: Path) -> str:
     """Write `table` as the Parquet file `path`, fsynced and put in place in one step; return its SHA-256."""
+    return _write(table.to_batches(), table.schema, path)
+
+
+def _write(batches: Iterable[pa.RecordBatch], schema: pa.Schema, path: Path) -> str:
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_name(f".{path.name}.{os.getpid()}")
-    pq.write_table(table, partial, compression="zstd", write_page_checksum=True)
+    with pq.ParquetWriter(partial, schema, compression="zstd", write_page_checksum=True) as writer:
+        for batch in batches:
+            writer.write_batch(batch)
     with partial.open("rb") as file:
         os.fsync(file.fileno())
-        digest = sha256_hex(file.read())
+        digest = hashlib.file_digest(file, "sha256").hexdigest()
     partial.replace(path)
     folder = os.open(path.parent, os.O_RDONLY)
     try:
@@ -270,13 +369,12 @@ def read_frozen(path: Path, digest: str) -> pa.Table:
     return pq.read_table(pa.BufferReader(data), page_checksum_verification=True)
 
 
-def people_table(subscriber_ids: Iterable[int]) -> pa.Table:
+def people_table(subscriber_ids: Iterable[int] | pa.Array) -> pa.Table:
     """Return subscriber ids, in their order, as the table of a frozen target list."""
-    return pa.table({"subscriber_id": pa.array(list(subscriber_ids), pa.int64())})
-
-
-def _ids(people: Iterable[int]) -> pa.Table:
-    return people_table(sorted(set(people)))
+    known = isinstance(subscriber_ids, pa.Array | pa.ChunkedArray)
+    return pa.table(
+        {"subscriber_id": subscriber_ids if known else pa.array(list(subscriber_ids), pa.int64())}
+    )
 
 
 def _log_outcome(record: SendRecord) -> Outcome | None:

@@ -258,13 +258,12 @@ class Recovery:
         return questions
 
     def _as_decided(self, held: HeldCampaign) -> Held:
-        remaining = [] if self._settled(held) else self.stepping.remaining(held)
         return Held(
             campaign_id=held.id,
             kind=held.kind,
             planned_at=held.planned_at,
             latest_useful_at=held.latest_useful_at,
-            remaining=len(remaining),
+            remaining=0 if self._settled(held) else len(self.stepping.remaining(held)),
             untouched=held.untouched and not self.stepping.steps(held.id),
             paused_by_others=held.paused_by_others,
         )
@@ -468,19 +467,20 @@ class Recovery:
 
     def list_unknown(self, held: Iterable[HeldCampaign]) -> tuple[str, int]:
         """Write who has an unknown outcome (subscriber ids only) into the state folder; return file and count."""
-        rows: list[tuple[int, int]] = []
-        for one in held:
-            rows += [(one.id, who) for who in self.witnesses.stock(one).people("unknown")]
-        table = pa.table(
-            {
-                "campaign_id": pa.array([campaign for campaign, _ in rows], pa.int64()),
-                "subscriber_id": pa.array([who for _, who in rows], pa.int64()),
-            }
+        unknown = {one.id: self.witnesses.stock(one).people("unknown") for one in held}
+        table = pa.concat_tables(
+            pa.table(
+                {
+                    "campaign_id": pa.repeat(pa.scalar(number, pa.int64()), len(people)),
+                    "subscriber_id": people,
+                }
+            )
+            for number, people in {0: pa.array([], pa.int64()), **unknown}.items()
         )
         path = self.desk.folder / "unknown.parquet"
         digest = write_frozen(table, path)
-        self.desk.keep("unknown", {"path": str(path), "digest": digest, "people": len(rows)})
-        return str(path), len(rows)
+        self.desk.keep("unknown", {"path": str(path), "digest": digest, "people": table.num_rows})
+        return str(path), table.num_rows
 
     def resolve(self) -> None:
         """Record that the impact is over: mitigated when the provider was measured to be back, resolved now."""

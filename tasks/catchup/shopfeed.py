@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.catchup.consent import ConsentFeed, ConsentRequest
-from tasks.catchup.ledger import evidence_of_events, evidence_table
+from tasks.catchup.ledger import events_table, evidence_of_events, evidence_table
 from tasks.core import Clock
 from tasks.outages import database_url
 from tasks.providers import ProviderEvent
@@ -87,16 +87,14 @@ def read_receipts(url: str, campaign_ids: list[int]) -> pa.Table:
             ).all()
     finally:
         engine.dispose()
-    return evidence_of_events(
-        (
-            ProviderEvent(
-                row.receipt_id, row.event_type, row.campaign_id, row.subscriber_id, _utc(row.occurred_at)
-            )
-            for row in rows
-            if row.subscriber_id is not None
-        ),
-        witness="webhook",
+    receipts = events_table(
+        ProviderEvent(
+            row.receipt_id, row.event_type, row.campaign_id, row.subscriber_id, _utc(row.occurred_at)
+        )
+        for row in rows
+        if row.subscriber_id is not None
     )
+    return evidence_of_events(receipts, witness="webhook")
 
 
 def _replica_lag(connection: sa.Connection) -> datetime | None:

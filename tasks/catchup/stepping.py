@@ -8,13 +8,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+import pyarrow as pa
+import pyarrow.compute as pc
+
 from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, number_in
 from tasks.catchup.journaled import Evidence
 from tasks.catchup.ledger import people_table, write_frozen
 from tasks.catchup.ramp import StepResult, engaged_first, limit_passed, next_step
 from tasks.catchup.steplist import STEP_KIND, Step, steps_of
 from tasks.catchup.verdicts import USABLE_SHARE, capacity
-from tasks.catchup.witnesses import Witnesses, read_people
+from tasks.catchup.witnesses import Witnesses, read_people, without
 from tasks.core import crash_point, digest_of
 
 GO_ON = "go_on"
@@ -35,15 +38,14 @@ class Stepping:
         """Return the steps (of one campaign) in the order in which they were written down."""
         return steps_of(self.desk, campaign_id)
 
-    def remaining(self, held: HeldCampaign) -> list[int]:
+    def remaining(self, held: HeldCampaign) -> pa.Array:
         """Return whom to mail next, engaged people first: not attempted, not blocked, in no step that may send yet."""
         ledger = self.witnesses.stock(held)
         blocked = self.witnesses.gate().blocked_for(held.list_ids) | self.witnesses.opted_out()
         blocked |= self.witnesses.committed(held.id)
         others = [int(one["id"]) for one in (self.desk.recall("held") or {}).get("campaigns", [])]
         engagement = self.witnesses.engagement(number for number in others if number != held.id)
-        people = (who for who in ledger.people("not_attempted") if who not in blocked)
-        return engaged_first(people, engagement)
+        return engaged_first(without(ledger.people("not_attempted"), blocked), engagement)
 
     def schedule(self, held: HeldCampaign, start_at: datetime, deadline: datetime | None, most: int) -> bool:
         """Have the provider mail up to `most` of the remaining people at `start_at`; return whether that is set.
@@ -57,7 +59,7 @@ class Stepping:
             return True
         if deadline is not None:
             most = min(most, capacity(start_at, deadline - GUARD, self.desk.speed()))
-        if people := self.remaining(held)[:most]:
+        if len(people := self.remaining(held)[:most]):
             self._run(held, self._write_down(held, people, deadline, start_at))
         return bool(self.witnesses.committed(held.id))
 
@@ -95,7 +97,7 @@ class Stepping:
             self._write_down(held, people[: decided.size], deadline, None)
 
     def _write_down(
-        self, held: HeldCampaign, people: list[int], deadline: datetime | None, start_at: datetime | None
+        self, held: HeldCampaign, people: pa.Array, deadline: datetime | None, start_at: datetime | None
     ) -> Step:
         """Freeze for whom the next step is, then write down that it will be made."""
         incident = self.desk.incident.id
@@ -129,7 +131,7 @@ class Stepping:
     def _run(self, held: HeldCampaign, step: Step) -> None:
         """Bring a step to its end from wherever an earlier run left it."""
         desk = self.desk
-        people = frozenset(read_people(desk, step.file, step.digest))
+        people = frozenset(read_people(desk, step.file, step.digest).to_pylist())
         list_id = self._list(step)
         self._fill(step, list_id, people)
         begun = desk.actions("delete_list", f"{step.key}:abandon")
@@ -152,7 +154,7 @@ class Stepping:
         desk.settle(stopped, "done", {"status": desk.provider.campaign(campaign_id).status})
         log = desk.send_log(campaign_id)
         counted = desk.provider.campaign(campaign_id).sent
-        sent = counted if log is None else sum(one.status == "accepted" for one in log)
+        sent = counted if log is None else (pc.sum(pc.equal(log["outcome"], "accepted")).as_py() or 0)
         self._complete(
             step, {"campaign_id": campaign_id, "list_id": list_id, "people": len(people), "sent": sent}
         )
@@ -203,7 +205,9 @@ class Stepping:
             f"{step.key}:people",
             "fill_list",
             f"list/{step.list_name}",
-            call=lambda: self.desk.provider.add_to_list(list_id, people & self.witnesses.known()),
+            call=lambda: self.desk.provider.add_to_list(
+                list_id, people.difference(self.witnesses.gone(people).to_pylist())
+            ),
             read_back=filled,
             payload={"digest": step.digest, "people": len(people)},
             undo={},

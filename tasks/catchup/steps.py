@@ -140,6 +140,8 @@ def pass_consent_gate(run: Run) -> int:
         plural(gate.opted_out_since, "opt-out"),
         plural(len(gate.vanished), "suppression"),
     )
+    for one in gate.blind:
+        get_run_logger().warning("Consent, %s", one)
     run.opted_out = gate.opted_out_since
     return gate.opted_out_since
 

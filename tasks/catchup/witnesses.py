@@ -3,25 +3,29 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Any, cast
 
 import pyarrow as pa
+import pyarrow.compute as pc
 from sqlalchemy.exc import SQLAlchemyError
 
 from tasks.catchup.consent import ConsentFeed, Gate, consent_gate, latest_wish
 from tasks.catchup.desk import OVER, Desk, HeldCampaign, Stopped, iso, parse
 from tasks.catchup.journaled import Evidence
 from tasks.catchup.ledger import (
+    EVIDENCE,
     Ledger,
     Outcome,
     build_ledger,
+    events_table,
     evidence_of_events,
     evidence_of_log,
     evidence_table,
     log_has_holes,
+    log_lines,
     people_table,
     read_frozen,
     write_frozen,
@@ -30,7 +34,7 @@ from tasks.catchup.ramp import StepResult
 from tasks.catchup.shopfeed import read_consent_feed, read_receipts
 from tasks.catchup.steplist import steps_of
 from tasks.core import crash_point, digest_of
-from tasks.providers import Campaign, NotOffered, ProviderEvent, Suppression
+from tasks.providers import Campaign, NotOffered, Suppression
 
 
 class Witnesses:
@@ -39,8 +43,9 @@ class Witnesses:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._gate: Gate | None = None
-        self._known: set[int] | None = None
-        self._events: dict[int, list[ProviderEvent]] = {}
+        self._known: pa.Array | None = None
+        self._events: dict[int, pa.Table] = {}
+        self._snapshot_at: datetime | None = None
         self._snapshot: dict[tuple[str, tuple[int, ...]], list[tuple[Any, ...]]] = {}
 
     # Consent ----------------------------------------------------------------------------------------------------
@@ -68,17 +73,23 @@ class Witnesses:
             now=desk.clock.now(),
             needed_as_of=parse(restored.get("measured_at")) or desk.clock.now(),
             impact_started_at=desk.incident.timestamps.get("impact_started_at"),
+            snapshot_at=self._snapshot_at,
         )
         if not gate.open:
             raise Stopped(
-                f"The consent gate is red: {'; '.join(gate.closed_because)}",
+                f"The consent gate is red: {'; '.join([*gate.closed_because, *map(str, gate.blind)])}",
                 where=desk.incident.id,
                 fix="make the shop's consent requests readable, then run recover again; nothing was resumed",
             )
         self._push(gate.to_push, gate.vanished)
         desk.keep(
             "consent",
-            {"at": iso(desk.clock.now()), "opted_out_since": gate.opted_out_since, "counts": gate.counts},
+            {
+                "at": iso(desk.clock.now()),
+                "opted_out_since": gate.opted_out_since,
+                "counts": gate.counts,
+                "blind": [str(one) for one in gate.blind],
+            },
         )
         crash_point("recover.consent:open")
         self._gate = gate
@@ -190,7 +201,7 @@ class Witnesses:
         members = [desk.provider.campaign(held.id), *desk.family(held.id)]
         ids = [one.id for one in members]
         logs = [desk.send_log(number) for number in ids]
-        log = [record for one in logs for record in one or ()]
+        log = pa.concat_tables([log_lines(()), *(one for one in logs if one is not None)])
         others = pa.concat_tables(
             [
                 *(evidence_of_events(self.events_of(number)) for number in ids),
@@ -208,30 +219,28 @@ class Witnesses:
             counted, trusted = self._by_counters(held, members)
             others, doubt = pa.concat_tables([others, counted]), "the provider keeps no log of whom it mailed"
         closed = desk.recall(f"closed/{held.id}")
-        ending: dict[int, tuple[Outcome, str]] = {}
-        if closed:
-            verdict = (cast(Outcome, closed["outcome"]), str(closed["reason"]))
-            ending = dict.fromkeys(set(audience) - self.committed(held.id), verdict)
+        path = desk.folder / f"ledger-{held.id}.parquet"
         ledger = build_ledger(
             held.id,
+            into=path,
             audience=audience,
             evidence=[evidence_of_log(log), others],
             suppressed=self.gate().blocked_for(held.list_ids),
-            closed=ending,
+            ended=(cast(Outcome, closed["outcome"]), str(closed["reason"])) if closed else None,
+            still_to_come=self.committed(held.id) if closed else (),
             log_trusted=trusted,
             doubt=doubt,
-            unreachable=set(audience) - self.known(),
+            unreachable=self.gone(audience),
         )
-        path = desk.folder / f"ledger-{held.id}.parquet"
-        digest = write_frozen(ledger.table, path)
         crash_point("recover.ledger:frozen")
+        counts = ledger.counts()
         self.note_ledger(
             held.id,
             {
                 "path": str(path),
-                "digest": digest,
-                "counts": ledger.counts(),
-                "audience": ledger.table.num_rows,
+                "digest": ledger.digest,
+                "counts": counts,
+                "audience": sum(counts.values()),
                 "planned_at": iso(held.planned_at),
                 "kind": held.kind,
                 "name": held.name,
@@ -240,11 +249,12 @@ class Witnesses:
         )
         return ledger
 
-    def known(self) -> set[int]:
-        """Return the subscribers that the provider knew when this run looked; somebody may have been erased since."""
+    def gone(self, people: Iterable[int] | pa.Array) -> pa.Array:
+        """Return those of `people` whom the provider did not know when this run looked: they were erased."""
         if self._known is None:
-            self._known = self.desk.provider.subscriber_ids()
-        return self._known
+            self._known = pa.array(self.desk.provider.subscriber_ids(), pa.int64())
+        asked = people_table(people)["subscriber_id"]
+        return asked.filter(pc.invert(pc.is_in(asked, value_set=self._known)))
 
     def _by_counters(self, held: HeldCampaign, members: Iterable[Campaign]) -> tuple[pa.Table, bool]:
         """Return what counters prove where no log is kept, and whether the rest of the audience was not attempted.
@@ -253,7 +263,7 @@ class Witnesses:
         of one that did not, nobody knows whom it reached. Nor does anybody of an original that did start.
         """
         steps = {step.campaign_name: step for step in steps_of(self.desk, held.id)}
-        rows: list[tuple[int, int, str, datetime, str]] = []
+        found = [evidence_table(())]
         trusted = True
         for one in members:
             if one.status in ("draft", "scheduled") and one.started_at is None and not one.sent:
@@ -263,18 +273,22 @@ class Witnesses:
                 trusted = False
                 continue
             whole = one.status == "finished" and one.sent >= one.to_send
-            people = set(read_people(self.desk, step.file, step.digest))
-            rows += [
-                (
-                    one.id,
-                    who,
-                    "accepted" if whole else "unknown",
-                    one.started_at or self.desk.clock.now(),
-                    "counter",
-                )
-                for who in sorted(people - self.gate().blocked_for(held.list_ids))
-            ]
-        return evidence_table(rows), trusted
+            people = read_people(self.desk, step.file, step.digest)
+            people = without(people, self.gate().blocked_for(held.list_ids))
+            same = {
+                "campaign_id": one.id,
+                "outcome": "accepted" if whole else "unknown",
+                "at": one.started_at or self.desk.clock.now(),
+                "witness": "counter",
+            }
+            columns = {
+                field.name: people
+                if field.name == "subscriber_id"
+                else pa.repeat(pa.scalar(same[field.name], field.type), len(people))
+                for field in EVIDENCE
+            }
+            found.append(pa.table(columns, schema=EVIDENCE))
+        return pa.concat_tables(found), trusted
 
     def committed(self, campaign_id: int) -> set[int]:
         """Return the people of steps that the provider is to start itself and has not ended yet."""
@@ -283,7 +297,7 @@ class Witnesses:
             if step.done and step.start_at is not None and "abandoned" not in step.action.result:
                 status = self.desk.provider.campaign(int(step.action.result["campaign_id"])).status
                 if status not in OVER:
-                    found |= set(read_people(self.desk, step.file, step.digest))
+                    found |= set(read_people(self.desk, step.file, step.digest).to_pylist())
         return found
 
     def note_ledger(self, campaign_id: int, facts: dict[str, Any]) -> None:
@@ -294,7 +308,7 @@ class Witnesses:
         known["campaigns"][str(campaign_id)] = entry | facts
         self.desk.journal.put_state(key, known, incident_id=self.desk.incident.id)
 
-    def audience(self, held: HeldCampaign) -> list[int]:
+    def audience(self, held: HeldCampaign) -> pa.Array:
         """Return whom the original was meant for, frozen the first time it is asked."""
         desk, name = self.desk, f"audience/{held.id}"
         known = desk.recall(name)
@@ -316,33 +330,32 @@ class Witnesses:
         known = self.desk.recall(f"audience/{campaign_id}")
         return len(read_people(self.desk, known["file"], known["digest"])) if known else 0
 
-    def events_of(self, campaign_id: int) -> list[ProviderEvent]:
+    def events_of(self, campaign_id: int) -> pa.Table:
         """Return all events of a campaign, asking only for those that came since the last look."""
-        known = self._events.setdefault(campaign_id, [])
-        after = known[-1].event_id if known else 0
+        known = self._events.get(campaign_id, events_table(()))
+        after = known["event_id"][-1].as_py() if known.num_rows else 0
         # A provider that offers no events says nothing; that is not the same as nothing having happened.
         with suppress(NotOffered):
-            known.extend(self.desk.provider.events(after_id=after, campaign_id=campaign_id))
+            new = events_table(self.desk.provider.events(after_id=after, campaign_id=campaign_id))
+            known = pa.concat_tables([known, new])
+        self._events[campaign_id] = known
         return known
 
     def harm(self, campaign_id: int, accepted: int) -> StepResult:
         """Return the bounces and complaints that `accepted` messages of a campaign have brought so far."""
         events = self.events_of(campaign_id)
-        return StepResult(
-            size=accepted,
-            accepted=accepted,
-            bounced=len({one.subscriber_id for one in events if one.type == "bounce"}),
-            complaints=len({one.subscriber_id for one in events if one.type == "complaint"}),
-        )
 
-    def engagement(self, campaign_ids: Iterable[int]) -> dict[int, int]:
-        """Return how often each subscriber opened or clicked one of these campaigns."""
-        found: dict[int, int] = {}
-        for number in campaign_ids:
-            for one in self.events_of(number):
-                if one.type in ("open", "click"):
-                    found[one.subscriber_id] = found.get(one.subscriber_id, 0) + 1
-        return found
+        def people(kind: str) -> int:
+            return len(events.filter(pc.equal(events["type"], kind))["subscriber_id"].unique())
+
+        return StepResult(accepted, accepted, bounced=people("bounce"), complaints=people("complaint"))
+
+    def engagement(self, campaign_ids: Iterable[int]) -> pa.Table:
+        """Return how many `times` each subscriber opened or clicked one of these campaigns."""
+        events = pa.concat_tables([events_table(()), *map(self.events_of, campaign_ids)])
+        engaged = events.filter(pc.is_in(events["type"], value_set=pa.array(["open", "click"])))
+        times = engaged.group_by("subscriber_id").aggregate([("event_id", "count")])
+        return times.rename_columns({"event_id_count": "times"})
 
     def _receipts(self, campaign_ids: list[int]) -> pa.Table:
         shop = self.desk.settings.shop
@@ -419,6 +432,7 @@ class Witnesses:
         mapping = plan.plan.sources[name].mapping
         if latest is None or mapping == "none":
             return None
+        self._snapshot_at = latest.consistency_at
         connection = connect(store, {"provider": latest.snapshot_id})
         try:
             canonical_views(connection, "provider", mapping)
@@ -427,23 +441,21 @@ class Witnesses:
             connection.close()
 
 
-def read_people(desk: Desk, file: str, digest: str) -> list[int]:
+def without(people: pa.Array, others: Collection[int]) -> pa.Array:
+    """Return `people` without `others`."""
+    return people.filter(pc.invert(pc.is_in(people, value_set=pa.array(others, pa.int64()))))
+
+
+def read_people(desk: Desk, file: str, digest: str) -> pa.Array:
     """Return the subscriber ids of a frozen file, in its order.
 
     Raises:
         CatchupError: the file is gone or is not the one that the journal names.
     """
-    ids: list[int] = read_frozen(desk.folder / file, digest)["subscriber_id"].to_pylist()
-    return ids
+    return read_frozen(desk.folder / file, digest)["subscriber_id"].combine_chunks()
 
 
-def _as_seen(others: pa.Table, log: Iterable[Any]) -> pa.Table:
+def _as_seen(others: pa.Table, log: pa.Table) -> pa.Table:
     """Return `others` without what only a snapshot says about somebody whom the log knows by another campaign."""
-    logged = {one.subscriber_id for one in log}
-    keep = [
-        witness != "snapshot" or who not in logged
-        for witness, who in zip(
-            others["witness"].to_pylist(), others["subscriber_id"].to_pylist(), strict=True
-        )
-    ]
-    return others.filter(pa.array(keep, pa.bool_()))
+    logged = pc.is_in(others["subscriber_id"], value_set=log["subscriber_id"])
+    return others.filter(pc.or_(pc.not_equal(others["witness"], "snapshot"), pc.invert(logged)))

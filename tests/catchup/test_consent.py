@@ -147,3 +147,27 @@ def test_one_witness_is_enough_to_block(wishes, provider, snapshot) -> None:
 @settings(max_examples=3000)
 def test_one_witness_is_enough_to_block_in_thousands_of_cases(wishes, provider, snapshot) -> None:
     check_most_restrictive(wishes, provider, snapshot)
+
+
+def test_the_gate_says_which_minutes_a_witness_is_blind_for() -> None:
+    lagging = gate(as_of=NOW - timedelta(minutes=4))
+    assert lagging.open
+    assert [str(one) for one in lagging.blind] == [
+        "shop: blind from 2011-11-16 12:56 to 2011-11-16 13:00 UTC (4 minutes): what was asked since then is not in its"
+        " database yet"
+    ]
+    began = NOW - timedelta(hours=2)
+    unreadable = gate(as_of=None, error="it is away", impact_started_at=began)
+    assert not unreadable.open
+    [blind] = unreadable.blind
+    assert (blind.witness, blind.since, blind.until) == ("shop", began, NOW)
+    assert not gate().blind
+
+
+def test_a_provider_that_lost_opt_outs_is_blind_since_the_snapshot_and_no_snapshot_tells_nothing() -> None:
+    taken = NOW - timedelta(days=1)
+    lost = gate(snapshot=[Suppression(7, "unsubscribed", 1)], snapshot_at=taken)
+    [blind] = lost.blind
+    assert (blind.witness, blind.since, blind.until) == ("provider", taken, NOW)
+    [blind] = gate(snapshot=None).blind
+    assert (blind.witness, blind.since) == ("snapshot", None)

@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta
 
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -69,7 +70,9 @@ def test_many_small_steps_with_a_complaint_each_stop_it_together() -> None:
 
 
 def test_engaged_people_come_first() -> None:
-    assert engaged_first([1, 2, 3], {3: 2, 2: 5}) == [2, 3, 1]
+    engagement = pa.table({"subscriber_id": [3, 2], "times": [2, 5]})
+    assert engaged_first(pa.array([1, 2, 3]), engagement).to_pylist() == [2, 3, 1]
+    assert engaged_first(pa.array([3, 1]), engagement.slice(0, 0)).to_pylist() == [1, 3]
 
 
 limits = st.builds(
