@@ -43,6 +43,8 @@ PROMISES = {
     "tests/catchup/test_verdicts.py": "No verdict sends after a campaign is useful",
     "tests/catchup/test_ramp.py": "No step of a catch-up is larger than allowed or late",
     "tests/catchup/test_recovery.py": "Nobody is mailed twice, too late, or after opting out (judged by the mailbox)",
+    "tests/catchup/test_histories.py": "Whatever happens in an outage: nobody is mailed twice, late or after opting out, one verdict per campaign, one outcome per person, unknown only where a reply was lost",
+    "tests/catchup/test_listmonk_cases.py": "Where listmonk's own resume loses people, repeats or is late (six of its issues), a recovery does not",
     "tests/kills/test_recover_kills.py": "A recover killed at any journaled step mails nobody twice, too late, or after opting out, and forgets nobody",
     "tests/kills/test_respond_kills.py": "A respond killed at any journaled step stops each campaign once and leaves none stopped after recover",
     "tests/impact/test_counterfactual.py": "The interval of the loss covers the truth as often as it says",
