@@ -19,6 +19,9 @@ import pyarrow.compute as pc
 STEP_SHARE = 0.5
 """Share of the remaining time that one step may need: at half the promised speed it is still through in time."""
 
+STEP_OVERHEAD = timedelta(seconds=90)
+"""What a step takes beside its messages: the scan that starts it, and two looks until its log stands still."""
+
 LEAST_EVENTS = 2
 """One bounce or complaint among few messages says nothing about a rate of 1 in 1000; two do."""
 
@@ -96,6 +99,43 @@ def next_step(
         if fits < size:
             size, reason = fits, "what is sure to be through in time"
     return NextStep(min(size, remaining), reason)
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a ramp costs: the people it reaches in time, in how many steps, the largest, and how long it takes."""
+
+    people: int
+    steps: int
+    largest: int
+    minutes: float
+
+
+def course(
+    limits: RampLimits,
+    done: Sequence[StepResult],
+    *,
+    remaining: int,
+    now: datetime,
+    deadline: datetime | None,
+    messages_per_minute: float,
+) -> Course:
+    """Return how a ramp that begins at `now` would go, if every message is taken and no limit is passed."""
+    steps, people, at = list(done), 0, now
+    while size := next_step(
+        limits,
+        steps,
+        remaining=remaining - people,
+        now=at,
+        deadline=deadline,
+        messages_per_minute=messages_per_minute,
+    ).size:
+        steps.append(StepResult(size, size))
+        people += size
+        at += timedelta(minutes=size / messages_per_minute) + STEP_OVERHEAD
+    new = steps[len(done) :]
+    largest = max((one.size for one in new), default=0)
+    return Course(people, len(new), largest, (at - now) / timedelta(minutes=1))
 
 
 def limit_passed(limits: RampLimits, done: Iterable[StepResult]) -> str:

@@ -5,9 +5,9 @@ Every decision is asked of the pure modules, every change at the provider goes t
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 import pyarrow as pa
@@ -226,7 +226,11 @@ class Recovery:
             now=self.desk.clock.now(),
             messages_per_minute=self.desk.settings.messages_per_minute,
             rules={str(kind): rule for kind, rule in self.desk.plan.plan.lateness.items()},
+            quiet=self.desk.plan.plan.quiet_hours,
+            ramp=self.desk.limits,
+            done=self.stepping.results(),
         )
+        self._note_cost(decisions, campaigns)
         questions = []
         for one in decisions:
             campaign = campaigns[one.campaign_id]
@@ -256,6 +260,26 @@ class Recovery:
                 },
             )
         return questions
+
+    def _note_cost(self, decisions: Iterable[Decision], campaigns: Mapping[int, HeldCampaign]) -> None:
+        """Write down what the ramp costs, for whoever is asked: how long it takes, and who expires meanwhile."""
+        ramped = [one for one in decisions if one.course is not None]
+        if not ramped:
+            return
+        steps = sum(one.course.steps for one in ramped if one.course)
+        hours = sum(one.course.minutes for one in ramped if one.course) / 60
+        expiring = [
+            f"{campaigns[one.campaign_id].name} ({plural(one.cut, 'person', 'people')})"
+            for one in decisions
+            if one.cut
+        ]
+        late = (
+            f"; expires before its turn: {', '.join(expiring)}"
+            if expiring
+            else "; nothing expires on the way"
+        )
+        text = f"the ramp takes {hours:,.1f} hours in {plural(steps, 'step')}{late}"
+        self.desk.journal.note(self.desk.incident.id, "ramp", text, token=self.desk.token)
 
     def _as_decided(self, held: HeldCampaign) -> Held:
         return Held(
@@ -295,13 +319,17 @@ class Recovery:
         rule, now = desk.rule(held.kind), desk.clock.now()
         speed = desk.speed()
         unfinished = any(not step.done for step in self.stepping.steps(held.id))
-        decision = decide(subject, now=now, messages_per_minute=speed, rule=rule)
+        quiet = desk.plan.plan.quiet_hours
+        decision = decide(
+            subject, now=now, messages_per_minute=speed, rule=rule, quiet=quiet, ramp=desk.limits,
+            done=self.stepping.results(),
+        )  # fmt: skip
         if decision.verdict == "needs_approval":
             if "drop_anyway" in agreed:
                 return self._close(held, "dropped", "a person decided against it")
             if "send_anyway" not in agreed:
                 return self._outcomes(held, "held", decision.why)
-            decision = approved(subject, now=now, messages_per_minute=speed, rule=rule)
+            decision = approved(subject, now=now, messages_per_minute=speed, rule=rule, quiet=quiet)
         else:
             kind, _ = _agreement(decision)
             # Who said yes to sending the campaign need not say so again for what is left of it.
@@ -323,18 +351,27 @@ class Recovery:
         self._end(held.id, held.status, SUPERSEDED)
         deadline = latest_useful_at(subject, rule)
         if decision.verdict == "reschedule" and decision.start_at is not None:
-            if not self.stepping.schedule(held, decision.start_at, deadline, decision.to_send):
-                return self._outcomes(held, "held", "its time passed before it was set: run recover again")
-            if self.stepping.remaining(held):
-                self.desk.keep(
-                    f"closed/{held.id}",
-                    {"outcome": "expired", "reason": "it did not fit before the deadline"},
-                )
-            return self._outcomes(held, "scheduled", decision.why)
+            return self._later(held, decision.start_at, deadline, decision.to_send, decision.why)
         ended = self.stepping.catch_up(held, deadline)
+        if ended == "quiet_hours" and quiet is not None:
+            at = desk.clock.now()
+            woken = quiet.over(at) or quiet.over(quiet.next(at)) or at
+            return self._later(held, woken, deadline, subject.remaining, "quiet hours until it is sent")
         if ended == "no_time":
             return self._close(held, "expired", "no time was left before latest_useful_at")
         return self._outcomes(held, "caught_up", decision.why)
+
+    def _later(
+        self, held: HeldCampaign, start_at: datetime, deadline: datetime | None, most: int, why: str
+    ) -> Outcomes:
+        """Have the provider mail up to `most` of the remaining people at `start_at`; the others expire."""
+        if not self.stepping.schedule(held, start_at, deadline, most):
+            return self._outcomes(held, "held", "its time passed before it was set: run recover again")
+        if len(self.stepping.remaining(held)):
+            self.desk.keep(
+                f"closed/{held.id}", {"outcome": "expired", "reason": "it did not fit before the deadline"}
+            )
+        return self._outcomes(held, "scheduled", why)
 
     def _put_back(self, held: HeldCampaign) -> None:
         """Schedule an untouched original again, exactly as it was."""

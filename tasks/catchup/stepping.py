@@ -64,7 +64,7 @@ class Stepping:
         return bool(self.witnesses.committed(held.id))
 
     def catch_up(self, held: HeldCampaign, deadline: datetime | None) -> str:
-        """Mail the remaining people in growing steps; return why it ended: `finished` or `no_time`.
+        """Mail the remaining people in growing steps; return why it ended: `finished`, `no_time` or `quiet_hours`.
 
         Raises:
             Stopped: a limit of the ramp was passed, the sender stalled, or somebody paused a step.
@@ -75,12 +75,17 @@ class Stepping:
                 self._run(held, unfinished)
                 continue
             people = self.remaining(held)
+            now, quiet = self.desk.clock.now(), self.desk.plan.plan.quiet_hours
+            if quiet is not None and quiet.over(now):
+                return "quiet_hours" if len(people) else "finished"
+            ends = [*([deadline] if deadline else []), *([quiet.next(now)] if quiet else [])]
+            until = min(ends, default=None)
             decided = next_step(
                 self.desk.limits,
-                self._results(),
+                self.results(),
                 remaining=len(people),
-                now=self.desk.clock.now(),
-                deadline=None if deadline is None else deadline - GUARD,
+                now=now,
+                deadline=None if until is None else until - GUARD,
                 messages_per_minute=self.desk.speed(),
             )
             if decided.stopped:
@@ -93,8 +98,9 @@ class Stepping:
                     " recover again",
                 )
             if not decided.size:
-                return "no_time" if decided.no_time else "finished"
-            self._write_down(held, people[: decided.size], deadline, None)
+                waits = "no_time" if until == deadline else "quiet_hours"
+                return waits if decided.no_time else "finished"
+            self._write_down(held, people[: decided.size], until, None)
 
     def _write_down(
         self, held: HeldCampaign, people: pa.Array, deadline: datetime | None, start_at: datetime | None
@@ -380,7 +386,7 @@ class Stepping:
             token=self.desk.token,
         )
 
-    def _results(self) -> list[StepResult]:
+    def results(self) -> list[StepResult]:
         """Return what became of the steps of this recovery, read anew: bounces and complaints come late.
 
         Those that a person has looked at and gone on after do not count any more: the ramp begins again after them.

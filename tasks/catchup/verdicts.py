@@ -12,7 +12,9 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from tasks.plan import LatenessRule
+from tasks.catchup.ramp import Course, RampLimits, StepResult, course
+from tasks.core import plural
+from tasks.plan import LatenessRule, QuietHours
 
 Verdict = Literal["send", "reschedule", "drop", "needs_approval"]
 Reason = Literal[
@@ -25,6 +27,7 @@ Reason = Literal[
     "rule_drops",
     "rule_asks",
     "paused_by_others",
+    "quiet_hours",
     "no_deadline_known",
     "no_planned_time",
     "too_tight_as_planned",
@@ -66,6 +69,7 @@ class Decision:
         to_send: people who can be mailed in time.
         cut: people who cannot, and expire.
         as_it_was: schedule the original again, unchanged, instead of making a catch-up campaign.
+        course: what the ramp costs; None where nothing is ramped.
     """
 
     campaign_id: int
@@ -77,6 +81,7 @@ class Decision:
     to_send: int = 0
     cut: int = 0
     as_it_was: bool = False
+    course: Course | None = None
 
 
 def latest_useful_at(held: Held, rule: LatenessRule | None) -> datetime | None:
@@ -103,6 +108,9 @@ def decide(
     messages_per_minute: float,
     rule: LatenessRule | None,
     free_at: datetime | None = None,
+    quiet: QuietHours | None = None,
+    ramp: RampLimits | None = None,
+    done: Sequence[StepResult] = (),
 ) -> Decision:
     """Return the verdict on `held`.
 
@@ -112,6 +120,9 @@ def decide(
         messages_per_minute: how fast the provider sends.
         rule: the plan's lateness rule for its kind.
         free_at: when the provider is done with campaigns that go first (`now` if absent).
+        quiet: the plan's quiet hours: nothing late goes out in them.
+        ramp: the plan's ramp, which a campaign that is sent at once goes through.
+        done: the steps of the ramp so far.
     """
     deadline = latest_useful_at(held, rule)
     begin = max(now, free_at or now)
@@ -163,9 +174,16 @@ def decide(
     later = rule is not None and rule.when_late == "reschedule" and rule.reschedule_minutes > 0
     if rule is not None and later:
         start = max(begin, now + timedelta(minutes=rule.reschedule_minutes))
+    woken = quiet.over(start) if quiet is not None else None
+    start = woken or start
     fits = capacity(start, deadline, messages_per_minute)
     if fits == 0:
-        return verdict("drop", "too_late", f"it could not be through by {_clock(deadline)}")
+        after = f"after the quiet hours, which end at {_clock(woken)}, " if woken else ""
+        return verdict("drop", "too_late", f"{after}it could not be through by {_clock(deadline)}")
+    if woken and not later:
+        return verdict(
+            "reschedule", "quiet_hours", f"quiet hours until {_clock(start)}", start=start, fits=fits
+        )
     if later:
         return verdict(
             "reschedule",
@@ -174,15 +192,27 @@ def decide(
             start=start,
             fits=fits,
         )
-    if fits < held.remaining:
-        return verdict(
-            "send",
-            "only_a_part_fits",
-            f"{fits} of {held.remaining} fit before {_clock(deadline)}; the rest expires",
-            start=start,
-            fits=fits,
+    cost, ramped = None, ""
+    if ramp is not None:
+        until = deadline if quiet is None else min(deadline, quiet.next(start))
+        cost = course(
+            ramp,
+            done,
+            remaining=held.remaining,
+            now=start,
+            deadline=until,
+            messages_per_minute=messages_per_minute,
         )
-    return verdict("send", "late_but_useful", f"useful until {_clock(deadline)}", start=start, fits=fits)
+        if until == deadline:
+            fits = min(fits, cost.people)
+        ramped = f"; {plural(cost.steps, 'step')} in {cost.minutes:,.0f} minutes"
+    if fits < held.remaining:
+        why = f"{fits} of {held.remaining} fit before {_clock(deadline)}; the rest expires{ramped}"
+        found = verdict("send", "only_a_part_fits", why, start=start, fits=fits)
+    else:
+        why = f"useful until {_clock(deadline)}{ramped}"
+        found = verdict("send", "late_but_useful", why, start=start, fits=fits)
+    return replace(found, course=cost)
 
 
 def _decide_ahead(held: Held, planned: datetime, deadline: datetime, messages_per_minute: float) -> Decision:
@@ -212,7 +242,14 @@ def _decide_ahead(held: Held, planned: datetime, deadline: datetime, messages_pe
     return at_its_time(held.remaining, why, as_it_was=True)
 
 
-def approved(held: Held, *, now: datetime, messages_per_minute: float, rule: LatenessRule | None) -> Decision:
+def approved(
+    held: Held,
+    *,
+    now: datetime,
+    messages_per_minute: float,
+    rule: LatenessRule | None,
+    quiet: QuietHours | None = None,
+) -> Decision:
     """Return what a person's yes to a `needs_approval` verdict means now: send it, within its deadline if known.
 
     A yes never lifts a deadline, nor does it bring a campaign forward: what is too late is dropped, and what is still
@@ -222,7 +259,9 @@ def approved(held: Held, *, now: datetime, messages_per_minute: float, rule: Lat
     without_question = rule.model_copy(update={"when_late": "send"}) if rule is not None else None
     planned = held.planned_at or now
     again = replace(held, planned_at=planned, untouched=False, paused_by_others=False)
-    decision = decide(again, now=now, messages_per_minute=messages_per_minute, rule=without_question)
+    decision = decide(
+        again, now=now, messages_per_minute=messages_per_minute, rule=without_question, quiet=quiet
+    )
     if decision.verdict != "needs_approval":
         return decision
     why = "approved by a person; no deadline is known"
@@ -240,7 +279,14 @@ def approved(held: Held, *, now: datetime, messages_per_minute: float, rule: Lat
 
 
 def decide_all(
-    held: Sequence[Held], *, now: datetime, messages_per_minute: float, rules: dict[str, LatenessRule]
+    held: Sequence[Held],
+    *,
+    now: datetime,
+    messages_per_minute: float,
+    rules: dict[str, LatenessRule],
+    quiet: QuietHours | None = None,
+    ramp: RampLimits | None = None,
+    done: Sequence[StepResult] = (),
 ) -> list[Decision]:
     """Return one verdict per campaign, earliest deadline first: they share the provider's speed, one after another."""
     far = datetime.max.replace(tzinfo=now.tzinfo)
@@ -251,10 +297,14 @@ def decide_all(
     decisions = []
     for one in ordered:
         decision = decide(
-            one, now=now, messages_per_minute=messages_per_minute, rule=rules.get(one.kind), free_at=free_at
-        )
+            one, now=now, messages_per_minute=messages_per_minute, rule=rules.get(one.kind), free_at=free_at,
+            quiet=quiet, ramp=ramp, done=done,
+        )  # fmt: skip
         decisions.append(decision)
-        if decision.verdict == "send":
+        if decision.course is not None:
+            free_at = max(free_at, now) + timedelta(minutes=decision.course.minutes)
+            done = [*done, StepResult(decision.course.largest, decision.course.largest)]
+        elif decision.verdict == "send":
             busy = timedelta(minutes=decision.to_send / messages_per_minute / USABLE_SHARE)
             free_at = max(free_at, now) + busy
     return decisions

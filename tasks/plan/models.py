@@ -6,12 +6,12 @@ Secrets are never in the plan: a key that ends in `_env` names the environment v
 
 from __future__ import annotations
 
-from datetime import timedelta
+from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Literal
 from zoneinfo import ZoneInfo
 
-from pydantic import BaseModel, ConfigDict, Field, field_validator, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
 
 from tasks.core import UsageError, bytes_per_second
 
@@ -33,6 +33,17 @@ CanonicalTable = Literal[
     "order_lines",
     "refunds",
 ]
+
+
+def _known_zone(value: str) -> str:
+    try:
+        ZoneInfo(value)
+    except (KeyError, ValueError, OSError):
+        raise ValueError(f"{value!r} is no time zone: give an IANA name such as Europe/London") from None
+    return value
+
+
+TimeZone = Annotated[str, AfterValidator(_known_zone)]
 
 
 class _Part(BaseModel):
@@ -238,6 +249,40 @@ class LatenessRule(_Part):
         return timedelta(minutes=self.useful_for_minutes)
 
 
+class QuietHours(_Part):
+    """Hours in which nothing late is sent; a campaign whose own time is still ahead keeps it."""
+
+    begin: time = Field(description='Local time at which they begin, in quotes: `"21:00"`.')
+    end: time = Field(description="Local time at which they end; before `begin` it is the next morning.")
+    timezone: TimeZone = Field("UTC", description="Time zone of both (IANA).")
+
+    @model_validator(mode="after")
+    def _some_hours(self) -> QuietHours:
+        if self.begin == self.end:
+            raise ValueError("begin and end are the same: leave quiet_hours out, or name two times")
+        return self
+
+    def over(self, moment: datetime) -> datetime | None:
+        """Return when the quiet hours end in which `moment` lies; None if it lies in none."""
+        day = moment.astimezone(ZoneInfo(self.timezone)).date()
+        for begin, end in (self._night(day - timedelta(days=1)), self._night(day)):
+            if begin <= moment < end:
+                return end
+        return None
+
+    def next(self, moment: datetime) -> datetime:
+        """Return when quiet hours begin next after `moment`."""
+        day = moment.astimezone(ZoneInfo(self.timezone)).date()
+        begins = (self._night(day + timedelta(days=ahead))[0] for ahead in range(3))
+        return min(begin for begin in begins if begin > moment)
+
+    def _night(self, day: date) -> tuple[datetime, datetime]:
+        zone = ZoneInfo(self.timezone)
+        morning = day + timedelta(days=self.end < self.begin)
+        begin, end = datetime.combine(day, self.begin, zone), datetime.combine(morning, self.end, zone)
+        return begin.astimezone(UTC), end.astimezone(UTC)
+
+
 class RampPlan(_Part):
     """How volume returns after an outage."""
 
@@ -306,21 +351,12 @@ class ReportPlan(_Part):
     """How the review estimates and where it writes."""
 
     currency: str = Field("GBP", min_length=3, max_length=3, description="Currency of orders (ISO 4217).")
-    timezone: str = Field("UTC", description="Time zone of the business calendar (IANA).")
+    timezone: TimeZone = Field("UTC", description="Time zone of the business calendar (IANA).")
     country: str | None = Field(None, description="Country whose public holidays count (ISO 3166).")
     settle_hours: int = Field(48, ge=1, description="Hours after resolution until figures are settled.")
     baseline_days: int = Field(
         28, ge=7, description="Days before the outage that reputation is compared with."
     )
-
-    @field_validator("timezone")
-    @classmethod
-    def _known_timezone(cls, value: str) -> str:
-        try:
-            ZoneInfo(value)
-        except (KeyError, ValueError, OSError):
-            raise ValueError(f"{value!r} is no time zone: give an IANA name such as Europe/London") from None
-        return value
 
     @field_validator("country")
     @classmethod
@@ -359,6 +395,9 @@ class Plan(_Part):
     )
     lateness: dict[CampaignKind, LatenessRule] = Field(
         default={}, description="Lateness rule per campaign kind."
+    )
+    quiet_hours: QuietHours | None = Field(
+        None, description="When nothing late is sent; absent: at any hour."
     )
     ramp: RampPlan = RampPlan()
     approval: ApprovalPlan = ApprovalPlan()

@@ -277,7 +277,7 @@ class InsideBench(Bench):
         outcomes: what the run that resolved the incident came to.
     """
 
-    def __init__(self, *, speed: int, batch: int, seed: int) -> None:
+    def __init__(self, *, speed: int, batch: int, seed: int, **plan: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
         self.clock = MemoryClock()  # type: ignore[assignment]
         self.people = PEOPLE
@@ -307,9 +307,8 @@ class InsideBench(Bench):
         )
         self.sink = self.esp  # type: ignore[assignment]
         self.plan_path = self.folder / "plan.yaml"
-        self.write_plan(
-            messages_per_minute=speed, clock="system", ramp={"canary": 5, "factor": 2.0, "max_step": 15}
-        )
+        ramp = {"canary": 5, "factor": 2.0, "max_step": 15}
+        self.write_plan(messages_per_minute=speed, clock="system", ramp=ramp, **plan)
         self.loaded: LoadedPlan = load_plan(self.plan_path)
         transport = Inside(self.esp, self.wire)
         self._client = httpx.Client(base_url=URL, auth=(USER, TOKEN), transport=transport)

@@ -143,10 +143,17 @@ HISTORIES = st.lists(
 
 
 def play(
-    speed: int, batch: int, seed: int, calendar: list[Planned], history: list[Happening], yes: str
+    *,
+    speed: int,
+    batch: int,
+    seed: int,
+    calendar: list[Planned],
+    history: list[Happening],
+    yes: str,
+    quiet: dict[str, str] | None,
 ) -> None:
     """Play a history to its end and judge it."""
-    bench = InsideBench(speed=speed, batch=batch, seed=seed)
+    bench = InsideBench(speed=speed, batch=batch, seed=seed, quiet_hours=quiet)
     try:
         for number, one in enumerate(calendar):
             one.create(bench, number)
@@ -228,6 +235,11 @@ def judge_mailbox(bench: InsideBench) -> None:
             limit = bench.useful_until(original)
             late = limit is not None and mail.received_at > limit
             assert not late or row.id in bench.exempt, f"campaign {original} went out late"
+        if original != row.id and row.send_at is None and row.id not in bench.exempt:
+            quiet = bench.loaded.plan.quiet_hours
+            assert quiet is None or quiet.over(mail.received_at) is None, (
+                f"step {row.id} went out in quiet hours"
+            )
     for number, people in got.items():
         assert set(people.values()) <= {1}, f"campaign {number}: somebody was mailed twice"
     for number, told in bench.ledgers(bench.incident).items():
@@ -254,6 +266,7 @@ WORLDS: dict[str, st.SearchStrategy[Any]] = {
     "calendar": CALENDARS,
     "history": HISTORIES,
     "yes": ANSWERS,
+    "quiet": st.one_of(st.none(), st.just({"begin": "08:30", "end": "10:00"})),
 }
 
 

@@ -1,16 +1,16 @@
 """The verdict on a held campaign: exactly one, never late, never more than fits."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime, time, timedelta
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tasks.catchup import Decision, Held, approved, capacity, decide, decide_all, latest_useful_at
-from tasks.plan import LatenessRule
+from tasks.catchup import Decision, Held, RampLimits, approved, capacity, decide, decide_all, latest_useful_at
+from tasks.plan import LatenessRule, QuietHours
 
 NOW = datetime(2011, 11, 16, 13, 0, tzinfo=UTC)
-HOUR = timedelta(hours=1)
+HOUR, MINUTE = timedelta(hours=1), timedelta(minutes=1)
 
 
 def held(**changes) -> Held:
@@ -193,3 +193,50 @@ def test_nothing_starts_before_its_planned_time(campaign, lateness, speed) -> No
         found = judge(campaign, now=NOW, messages_per_minute=speed, rule=lateness_rule)
         if found.start_at is not None and campaign.planned_at is not None:
             assert found.start_at >= campaign.planned_at
+
+
+QUIET = QuietHours(begin=time(21), end=time(7, 30), timezone="Europe/London")
+
+
+@pytest.mark.parametrize(
+    ("hour", "over", "next_day"),
+    [(13, None, 16), (21, (17, 7), 17), (23, (17, 7), 17), (3, (16, 7), 16)],
+    ids=["in the day", "as they begin", "before midnight", "after midnight"],
+)
+def test_quiet_hours_go_past_midnight(hour, over, next_day) -> None:
+    at = datetime(2011, 11, 16, hour, tzinfo=UTC)
+    end = None if over is None else datetime(2011, 11, over[0], over[1], 30, tzinfo=UTC)
+    assert QUIET.over(at) == end
+    assert QUIET.next(at) == datetime(2011, 11, next_day, 21, tzinfo=UTC)
+
+
+def test_quiet_hours_follow_summer_time() -> None:
+    assert QUIET.over(datetime(2011, 7, 1, 20, 30, tzinfo=UTC)) == datetime(2011, 7, 2, 6, 30, tzinfo=UTC)
+
+
+def test_in_quiet_hours_a_late_campaign_waits_for_the_morning_or_is_dropped() -> None:
+    night = datetime(2011, 11, 16, 22, tzinfo=UTC)
+    waits = decide(
+        held(latest_useful_at=night + 12 * HOUR), now=night, messages_per_minute=60, rule=rule(), quiet=QUIET
+    )
+    assert (waits.verdict, waits.reason) == ("reschedule", "quiet_hours")
+    assert waits.start_at == datetime(2011, 11, 17, 7, 30, tzinfo=UTC)
+    late = decide(
+        held(latest_useful_at=night + 9 * HOUR), now=night, messages_per_minute=60, rule=rule(), quiet=QUIET
+    )
+    assert (late.verdict, late.reason) == ("drop", "too_late")
+    assert "quiet hours" in late.why
+
+
+def test_the_ramp_of_the_urgent_makes_the_others_wait_and_what_expires_meanwhile_is_told() -> None:
+    ramp = RampLimits(canary=10, factor=2.0, max_step=20, max_bounce_rate=0.05, max_complaint_rate=0.001)
+    urgent = held(campaign_id=1, latest_useful_at=NOW + 20 * MINUTE, remaining=150)
+    later = held(campaign_id=2, latest_useful_at=NOW + 21 * MINUTE, remaining=100)
+    both = decide_all([urgent, later], now=NOW, messages_per_minute=60, rules={"sale": rule()}, ramp=ramp)
+    assert [one.campaign_id for one in both] == [1, 2]
+    assert (both[0].to_send, both[0].cut) == (150, 0)
+    assert both[0].course.steps == 8, "10, then 20 seven times"
+    assert 14 < both[0].course.minutes < 15
+    assert both[1].cut > 0
+    [alone] = decide_all([later], now=NOW, messages_per_minute=60, rules={"sale": rule()}, ramp=ramp)
+    assert alone.cut == 0
