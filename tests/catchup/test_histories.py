@@ -116,12 +116,21 @@ CALENDARS = st.lists(
     st.builds(
         Planned,
         st.sampled_from(["newsletter", "launch", "sale", "winback", "other"]),
-        st.one_of(st.none(), st.integers(1, 900)),
+        st.one_of(st.none(), st.integers(1, 20), st.integers(1, 900)),
         st.one_of(st.none(), st.integers(2, 600)),
         st.one_of(st.none(), st.sampled_from([(1, 8), (5, 20), (20, PEOPLE)])),
     ),
     min_size=1,
     max_size=3,
+)
+OUTAGES = st.lists(
+    st.one_of(
+        happening("die_in_a_batch", st.integers(1, 25)),
+        happening("fault", st.sampled_from(["reply_lost", "relay_refusing", "stalled", "hard_down"])),
+        happening("kill"),
+    ),
+    min_size=1,
+    max_size=2,
 )
 HISTORIES = st.lists(
     st.one_of(
@@ -148,6 +157,8 @@ def play(
     batch: int,
     seed: int,
     calendar: list[Planned],
+    sent: int,
+    outage: list[Happening],
     history: list[Happening],
     yes: str,
     quiet: dict[str, str] | None,
@@ -158,7 +169,10 @@ def play(
         for number, one in enumerate(calendar):
             one.create(bench, number)
         before = {one.id: one for one in bench.provider().campaigns()}
-        bench.clock.advance(20)
+        bench.clock.advance(5 + sent * 60 / speed)
+        for happen in outage:
+            happen(bench)
+        bench.clock.advance(MINUTE)
         for happen in history:
             happen(bench)
         work_again(bench)
@@ -264,6 +278,8 @@ WORLDS: dict[str, st.SearchStrategy[Any]] = {
     "batch": st.sampled_from([5, 20, 100]),
     "seed": st.integers(0, 10**6),
     "calendar": CALENDARS,
+    "sent": st.integers(0, 12),
+    "outage": OUTAGES,
     "history": HISTORIES,
     "yes": ANSWERS,
     "quiet": st.one_of(st.none(), st.just({"begin": "08:30", "end": "10:00"})),
