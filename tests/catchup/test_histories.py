@@ -287,7 +287,7 @@ WORLDS: dict[str, st.SearchStrategy[Any]] = {
 
 
 @given(**WORLDS)
-@settings(max_examples=8)
+@settings(max_examples=4)
 def test_whatever_happens_in_an_outage_the_promise_is_kept(**world: Any) -> None:
     with killable():
         play(**world)
@@ -300,3 +300,24 @@ def test_whatever_happens_in_an_outage_the_promise_is_kept(**world: Any) -> None
 def test_whatever_happens_in_an_outage_the_promise_is_kept_in_two_thousand_histories(**world: Any) -> None:
     with killable():
         play(**world)
+
+
+def test_a_catch_up_stops_as_quiet_hours_begin_and_the_rest_goes_out_in_the_morning() -> None:
+    with killable():
+        bench = InsideBench(speed=6, batch=100, seed=1, quiet_hours={"begin": "08:06", "end": "10:00"})
+        try:
+            Planned("newsletter", 5, None, None).create(bench, 0)
+            assert bench.respond_once() is None
+            bench.clock.advance(60 * MINUTE)
+            assert bench.recover_once(AGREED) is None
+            before = [mail.received_at for mail in bench.esp.messages()]
+            assert 0 < len(before) < PEOPLE
+            assert max(before).strftime("%H:%M") < "08:06"
+            assert [one.done for one in bench.outcomes.values()] == ["scheduled"]
+            bench.clock.advance(timedelta(hours=5))
+            judge_mailbox(bench)
+            after = [mail.received_at for mail in bench.esp.messages()][len(before) :]
+            assert len(before) + len(after) == PEOPLE
+            assert min(after).strftime("%H:%M") >= "10:00"
+        finally:
+            bench.close()

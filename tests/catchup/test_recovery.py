@@ -532,19 +532,3 @@ def test_a_store_that_cannot_be_read_holds_the_recovery_and_none_at_all_does_not
     (bench.folder / "store" / "store.json").unlink()
     bench.recover(incident)
     bench.judge(bench.ledgers(incident))
-
-
-def test_a_catch_up_stops_as_quiet_hours_begin_and_the_rest_goes_out_in_the_morning(bench) -> None:
-    bench.write_plan(quiet_hours={"begin": "10:06", "end": "17:00"})
-    number = bench.campaign("News", at=HOUR)
-    incident = bench.respond(number)
-    bench.clock.advance(3 * HOUR)
-    [outcome] = bench.recover(incident)
-    before = bench.mailed()[number]
-    assert (outcome.done, 0 < len(before) < 160) == ("scheduled", True)
-    assert max(at for _, at in before).strftime("%H:%M") < "10:06"
-    bench.clock.advance(10 * HOUR)
-    bench.judge({})
-    after = [at for _, at in bench.mailed()[number][len(before) :]]
-    assert len(before) + len(after) == 160
-    assert min(after).strftime("%H:%M") >= "17:00"
