@@ -10,10 +10,10 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from functools import lru_cache
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal, TypeAlias, get_args
@@ -178,15 +178,15 @@ def log_has_holes(log: pa.Table, others: pa.Table, *, sent_by_counter: Mapping[i
         others: evidence of everybody else.
         sent_by_counter: per campaign the provider's own `sent` counter.
     """
-    with _connection(Path(tempfile.gettempdir())) as con:
-        con.register("log", log)
-        con.register("others", others)
-        unseen = con.sql("SELECT 1 FROM others ANTI JOIN log USING (campaign_id, subscriber_id) LIMIT 1")
-        if unseen.fetchall():
+    for campaign in {*others["campaign_id"].unique().to_pylist(), *sent_by_counter}:
+        seen, logged = (
+            table.filter(pc.equal(table["campaign_id"], campaign))["subscriber_id"] for table in (others, log)
+        )
+        if not pc.all(pc.is_in(seen, value_set=logged), min_count=0).as_py():
             return True
-        lines = con.sql("SELECT campaign_id, count(DISTINCT subscriber_id) FROM log GROUP BY ALL").fetchall()
-    logged = dict(lines)
-    return any(sent > logged.get(campaign, 0) for campaign, sent in sent_by_counter.items())
+        if sent_by_counter.get(campaign, 0) > pc.count_distinct(logged).as_py():
+            return True
+    return False
 
 
 def build_ledger(
@@ -232,7 +232,7 @@ def build_ledger(
         **_PACKED,
     }
     into.parent.mkdir(parents=True, exist_ok=True)
-    with _connection(into.parent) as con:
+    with _database(into.parent).cursor() as con:
         for name, people in (
             ("people", audience),
             ("suppressed", suppressed),
@@ -244,16 +244,17 @@ def build_ledger(
         for number, one in enumerate([EVIDENCE.empty_table(), *evidence]):
             signs.append(f"FROM sign_{number}")
             _register(con, f"sign_{number}", one)
-        con.execute(f"CREATE VIEW signs AS {' UNION ALL '.join(signs)}")
+        con.execute(f"CREATE TEMP VIEW signs AS {' UNION ALL '.join(signs)}")
         reader = con.sql(_UNITE, params=values).to_arrow_reader(_BATCH)
         digest = _write((batch.cast(LEDGER) for batch in reader), LEDGER, into)
     return Ledger(campaign_id, into, digest)
 
 
-def _connection(spill: Path) -> duckdb.DuckDBPyConnection:
-    con = duckdb.connect(
-        config={"threads": 2, "memory_limit": MEMORY, "temp_directory": str(spill / ".spill")}
-    )
+@lru_cache(maxsize=1)
+def _database(folder: Path) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB in memory that spills into `folder`; kept, for to open one costs more than a small ledger."""
+    spill = str(folder / ".spill")
+    con = duckdb.connect(config={"threads": 2, "memory_limit": MEMORY, "temp_directory": spill})
     con.execute("SET enable_progress_bar = false; SET TimeZone = 'UTC'")
     return con
 
@@ -261,7 +262,7 @@ def _connection(spill: Path) -> duckdb.DuckDBPyConnection:
 def _register(con: duckdb.DuckDBPyConnection, name: str, rows: People | pa.Table) -> None:
     if isinstance(rows, Path):
         file = str(rows).replace("'", "''")
-        con.execute(f"CREATE VIEW {name} AS FROM read_parquet('{file}')")
+        con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet('{file}')")
     else:
         con.register(name, rows if isinstance(rows, pa.Table) else people_table(rows))
 
