@@ -48,7 +48,9 @@ checks = typer.Typer(help="Write contracts of tables; see what they found, since
 app.add_typer(snapshots, name="snapshots")
 app.add_typer(checks, name="checks")
 app.add_typer(incidents, name="incidents")
+providers = typer.Typer(help="What each kind of e-mail provider can do, and how.", no_args_is_help=True)
 app.add_typer(plan, name="plan")
+app.add_typer(providers, name="providers")
 
 PlanOption = Annotated[str, typer.Option("--plan", envvar="MAILSTAY_PLAN", help="The continuity plan.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
@@ -922,3 +924,24 @@ def plan_schema_command() -> None:
     from tasks.plan import plan_schema
 
     typer.echo(plan_schema())
+
+
+@providers.command("list")
+def providers_list(json_: JsonOption = False) -> None:
+    """List the kinds of provider that Mailstay can talk to, and how well each can be stopped."""
+    from tasks.providers import PROVIDERS
+
+    found = [PROVIDERS[kind] for kind in sorted(PROVIDERS)]
+    show.as_json({"providers": found}) if json_ else show.provider_list(found)
+
+
+@providers.command("show")
+def providers_show(
+    name: Annotated[str, typer.Argument(help="A kind of provider, as `providers list` prints it.")],
+    json_: JsonOption = False,
+) -> None:
+    """Show what can be done to a campaign in each state: how it is undone, until when, at what rate, and the traps."""
+    from tasks.providers import capabilities_of
+
+    found = capabilities_of(name)
+    show.as_json(found) if json_ else show.provider(found)

@@ -88,6 +88,23 @@ def canonical_tables() -> str:
     return "\n".join(lines)
 
 
+def provider_tables() -> str:
+    """Return what each kind of provider can do, its limits and its traps, as Markdown."""
+    from flows.cli import show
+    from tasks.providers import PROVIDERS
+
+    lines: list[str] = []
+    for one in PROVIDERS.values():
+        lines += [f"## {one.title}", ""]
+        for title, heads, rows in show.provider_tables(one):
+            cells = [heads, ["---"] * len(heads), *rows]
+            lines += [f"{title}:", ""] if title else []
+            lines += ["| " + " | ".join(cell.replace("|", "\\|") for cell in row) + " |" for row in cells]
+            lines.append("")
+        lines += [*(f"- {name}: {value}." for name, value in show.provider_facts(one)), ""]
+    return "\n".join(lines)
+
+
 def _type(value: dict[str, Any]) -> str:
     if "anyOf" in value:
         return " or ".join(_type(one) for one in value["anyOf"])

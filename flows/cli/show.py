@@ -20,6 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from tasks.core import Money, plural
+from tasks.providers import in_words
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -718,6 +719,7 @@ def response(result: Any, currency: str) -> None:
                 "due (UTC)",
                 "useful until",
                 "do",
+                "before",
                 "undo",
                 "if nothing is done",
                 "at stake",
@@ -730,7 +732,8 @@ def response(result: Any, currency: str) -> None:
                     when(one["due_at"]),
                     when(one["useful_until"]),
                     one["action"] or "nothing stops it",
-                    one["undo"] or "—",
+                    when(one["act_before"]),
+                    one["undo"] + (f" by {when(one['lost_after'])}" if one["lost_after"] else "") or "—",
                     one["if_nothing"],
                     Money(one["at_stake_minor"], currency).whole() if one["at_stake_minor"] else "—",
                 ]
@@ -790,3 +793,94 @@ def plan_findings(findings: Sequence[Any]) -> None:
         out.print(f"{one.field}: {one.missing}. To fix it: {one.fix}", markup=False)
     if not findings:
         out.print("The plan is complete.")
+
+
+def provider_list(found: Sequence[Any]) -> None:
+    """Print the kinds of provider in short."""
+    table(
+        ["kind", "provider", "a scheduled campaign", "one in flight", "calls"],
+        [
+            [
+                one.kind,
+                one.title,
+                _hold_of(one, "scheduled"),
+                _hold_of(one, "running"),
+                "; ".join(f"{rate.calls} per {in_words(rate.per)} ({rate.covers})" for rate in one.rates)
+                or "no documented limit",
+            ]
+            for one in found
+        ],
+    )
+
+
+def _hold_of(one: Any, status: Any) -> str:
+    hold = one.hold(status)
+    return f"{hold.action}, undone by {hold.undo}" if hold else "nothing stops it"
+
+
+def provider(one: Any) -> None:
+    """Print what a kind of provider can do, its limits and its traps, each with its source."""
+    for title, heads, rows in provider_tables(one):
+        out.print(f"\n{title}" if title else "", markup=False, end="\n" if title else "")
+        table(heads, rows)
+    out.print()
+    for name, value in provider_facts(one):
+        out.print(f"{name}: {value}", markup=False)
+
+
+def provider_tables(one: Any) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
+    """Return the tables that tell of a kind of provider: title, columns and rows; none is empty."""
+    limits = [[f"{rate.calls} per {in_words(rate.per)}", rate.covers, rate.source] for rate in one.rates]
+    traps = [[trap.name, trap.what, trap.handled, trap.source] for trap in one.traps]
+    tables = [
+        ("", _ACTION_COLUMNS, _actions(one)),
+        ("Limits", ("calls", "of", "source"), limits),
+        ("Traps", ("trap", "what happens", "what Mailstay does", "source"), traps),
+    ]
+    return [table for table in tables if table[2]]
+
+
+_ACTION_COLUMNS = (
+    "what", "state", "action", "becomes", "undo", "until", "calls", "what it cannot do or leaves", "source",
+)  # fmt: skip
+
+
+def _actions(one: Any) -> list[list[str]]:
+    return [
+        [
+            act.of,
+            act.from_status,
+            act.action,
+            act.to_status,
+            (act.undo or "no") + ("" if act.restores_exactly or not act.undo else ", not exactly"),
+            "; ".join(
+                filter(
+                    None,
+                    [
+                        act.deadline,
+                        f"thrown away {in_words(act.expires)} after send_at" if act.expires else "",
+                    ],
+                )
+            ),
+            next(
+                (f"{rate.calls} per {in_words(rate.per)}" for rate in one.rates if rate.name == act.rate), ""
+            ),
+            "; ".join(filter(None, [act.limits, f"leaves {act.leaves_behind}" if act.leaves_behind else ""])),
+            act.source,
+        ]
+        for act in one.actions
+    ]
+
+
+def provider_facts(one: Any) -> list[tuple[str, str]]:
+    """Return what is true of a kind of provider as a whole."""
+    late = {True: "yes, however late", False: "no", None: "not documented"}[one.fires_late]
+    return [
+        ("Stop everything of the account", one.stop_all),
+        ("A scheduled campaign whose time is past is sent", late),
+        (
+            "It says who was mailed",
+            "yes" if one.send_log else "no: the ledger needs the shop's webhook receipts",
+        ),
+        ("Its own resume skips exactly those who were mailed", "yes" if one.resume_per_recipient else "no"),
+    ]

@@ -23,7 +23,7 @@ from tasks.catchup.ramp import RampLimits
 from tasks.core import Clock
 from tasks.incidents import Action, Incident, Journal, Lease
 from tasks.plan import LatenessRule, LoadedPlan, ProviderPlan
-from tasks.providers import Campaign, NotOffered, Provider
+from tasks.providers import Campaign, Kind, NotOffered, Provider
 
 LEASE = timedelta(minutes=30)
 TICK_SECONDS = 30.0
@@ -33,7 +33,7 @@ QUIET_LOOKS = 20
 """Looks after which a sender that does not settle is given up on for this run."""
 
 OVER = ("cancelled", "finished")
-_STOPPED = {"pause": ("paused", *OVER), "unschedule": ("draft",)}
+_STOPPED = {"pause": ("paused", *OVER), "unschedule": ("draft", "paused")}
 _CAMPAIGN = re.compile(r"(\d+)$")
 
 
@@ -49,6 +49,8 @@ class HeldCampaign:
         status: `paused`, `draft`, or `finished` where the provider gave up with people left.
         untouched: it was scheduled, nothing of it was ever sent.
         paused_by_others: it stood paused already, and the response had not asked for that.
+        of: `batch` for messages of our own making, which only the provider holds.
+        people: how many messages such a batch has; 0 for a campaign, whose people are known one by one.
     """
 
     id: int
@@ -60,6 +62,8 @@ class HeldCampaign:
     list_ids: tuple[int, ...]
     untouched: bool
     paused_by_others: bool = False
+    of: Kind = "campaign"
+    people: int = 0
 
     def to_json(self) -> dict[str, Any]:
         """Return this as plain JSON values."""

@@ -36,6 +36,8 @@ class Change:
         previous_state: how the target was before.
         undo: how it is taken back; empty if it cannot be.
         flow: the runbook that makes it: begins the names of its crash points.
+        confirm: asked in place of `read_back` once the provider has said yes, where looks are scarce; whoever gives
+            one looks at the whole afterwards.
     """
 
     key: str
@@ -47,6 +49,7 @@ class Change:
     previous_state: Mapping[str, Any]
     undo: Mapping[str, Any]
     flow: str = "recover"
+    confirm: Callable[[], Evidence | None] | None = None
 
 
 def make(journal: Journal, incident_id: str, change: Change, *, token: int | None) -> Evidence:
@@ -96,7 +99,7 @@ def make(journal: Journal, incident_id: str, change: Change, *, token: int | Non
         journal.unknown(action.id, error.what, token=token)
         return _look_once(journal, action, change, token, error)
     crash_point(f"{change.flow}.{change.kind}:called")
-    found = change.read_back()
+    found = (change.confirm or change.read_back)()
     if found is None:
         journal.unknown(action.id, "the provider said yes, but it does not read back", token=token)
         raise OutcomeUnknown(

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import partial
 from typing import Any
 
 import pyarrow as pa
@@ -149,7 +150,8 @@ class Recovery:
             # A stop that is said not to have happened, of a campaign that stands still: rather ours than forgotten.
             hit = one.id in stopped or (one.id in tried and one.status in ("paused", "draft"))
             if not frozen:
-                hit = hit or (one.status == "running" and started_by_then)
+                # What nothing can stop goes on by itself: a catch-up beside it would mail people twice.
+                hit = hit or (one.status == "running" and started_by_then and self._can_stop(one))
                 hit = hit or (
                     one.status == "scheduled" and one.send_at is not None and one.send_at <= restored
                 )
@@ -164,34 +166,30 @@ class Recovery:
                 wanted.add(one.id if one.catch_up_of is None else one.catch_up_of)
         return [everything[number] for number in sorted(wanted) if number in everything]
 
+    def _can_stop(self, one: Campaign) -> bool:
+        return self.desk.provider.capabilities.hold(one.status, one.of) is not None
+
     def _stop(self, one: Campaign) -> None:
         """Bring a campaign to a standstill, whatever it does while we look."""
         desk = self.desk
         for _ in range(STOP_TRIES):
             now = desk.provider.campaign(one.id)
+            if now.status not in ("running", "scheduled"):
+                return
+            hold = desk.provider.capabilities.hold(now.status, now.of)
+            if hold is None:
+                break
+            call = desk.provider.pause if hold.action == "pause" else desk.provider.unschedule
             try:
-                if now.status == "running":
-                    desk.make(
-                        f"recover:pause:{one.id}",
-                        "pause",
-                        one.id,
-                        call=lambda: desk.provider.pause(one.id),
-                        read_back=lambda: desk.status_in(one.id, "paused", *OVER),
-                        previous={"status": "running", "send_at": iso(now.send_at)},
-                        undo={"action": "resume"},
-                    )
-                elif now.status == "scheduled":
-                    desk.make(
-                        f"recover:unschedule:{one.id}",
-                        "unschedule",
-                        one.id,
-                        call=lambda: desk.provider.unschedule(one.id),
-                        read_back=lambda: desk.status_in(one.id, "draft"),
-                        previous={"status": "scheduled", "send_at": iso(now.send_at)},
-                        undo={"action": "reschedule"},
-                    )
-                else:
-                    return
+                desk.make(
+                    f"recover:{hold.action}:{one.id}",
+                    hold.action,
+                    one.id,
+                    call=partial(call, one.id),
+                    read_back=partial(desk.status_in, one.id, hold.to_status, *OVER),
+                    previous={"status": now.status, "send_at": iso(now.send_at)},
+                    undo={"action": hold.undo},
+                )
             except ProviderRefused:
                 continue  # it changed between the look and the call: look again
         raise Stopped(
@@ -212,7 +210,12 @@ class Recovery:
             planned_at=planned,
             latest_useful_at=now.latest_useful_at,
             list_ids=now.list_ids,
-            untouched=now.status == "draft" and now.started_at is None and now.sent == 0 and not starts,
+            untouched=(now.status == "draft" or now.of == "batch")
+            and now.started_at is None
+            and now.sent == 0
+            and not starts,
+            of=now.of,
+            people=now.to_send if now.of == "batch" else 0,
             paused_by_others=now.status == "paused" and campaign_id not in self.desk.tried_to_stop(),
         )
 
@@ -282,12 +285,13 @@ class Recovery:
         self.desk.journal.note(self.desk.incident.id, "ramp", text, token=self.desk.token)
 
     def _as_decided(self, held: HeldCampaign) -> Held:
+        remaining = 0 if self._settled(held) else held.people or len(self.stepping.remaining(held))
         return Held(
             campaign_id=held.id,
             kind=held.kind,
             planned_at=held.planned_at,
             latest_useful_at=held.latest_useful_at,
-            remaining=0 if self._settled(held) else len(self.stepping.remaining(held)),
+            remaining=remaining,
             untouched=held.untouched and not self.stepping.steps(held.id),
             paused_by_others=held.paused_by_others,
         )
@@ -336,7 +340,8 @@ class Recovery:
             sent_anyway = "send_anyway" in agreed and kind in SENDS
             if kind and kind not in agreed and not sent_anyway:
                 return self._outcomes(held, "held", f"not agreed to: {decision.why}")
-        if decision.as_it_was:
+        # The messages of a batch are of our own making: there is no catch-up for them, only to let go or to discard.
+        if decision.as_it_was or (held.of == "batch" and decision.verdict == "send"):
             self._put_back(held)
             return self._outcomes(held, "put_back", decision.why)
         if decision.reason == "nobody_left" and not unfinished:
@@ -347,6 +352,10 @@ class Recovery:
         if decision.verdict == "drop" and not unfinished:
             outcome: Outcome = "expired" if decision.reason == "too_late" else "dropped"
             return self._close(held, outcome, decision.why)
+        if held.of == "batch":
+            return self._outcomes(
+                held, "held", "a batch cannot be sent at another time: resume or discard it by hand"
+            )
         # From here on only catch-up campaigns send: the original's pointer never sends again.
         self._end(held.id, held.status, SUPERSEDED)
         deadline = latest_useful_at(subject, rule)
@@ -379,7 +388,7 @@ class Recovery:
             f"recover:reschedule:{held.id}",
             "reschedule",
             held.id,
-            call=lambda: self.desk.provider.reschedule(held.id),
+            call=lambda: self.desk.provider.reschedule(held.id, held.planned_at),
             read_back=lambda: self.desk.status_in(held.id, "scheduled", "running", "finished"),
             payload={"send_at": iso(held.planned_at)},
             previous={"status": held.status, "send_at": iso(held.planned_at)},

@@ -343,12 +343,18 @@ class Witnesses:
 
     def harm(self, campaign_id: int, accepted: int) -> StepResult:
         """Return the bounces and complaints that `accepted` messages of a campaign have brought so far."""
-        events = self.events_of(campaign_id)
+        events, counted = self.events_of(campaign_id), self.desk.provider.campaign(campaign_id)
 
         def people(kind: str) -> int:
             return len(events.filter(pc.equal(events["type"], kind))["subscriber_id"].unique())
 
-        return StepResult(accepted, accepted, bounced=people("bounce"), complaints=people("complaint"))
+        # Some providers count them and name nobody.
+        return StepResult(
+            accepted,
+            accepted,
+            bounced=max(people("bounce"), counted.bounced),
+            complaints=max(people("complaint"), counted.complaints),
+        )
 
     def engagement(self, campaign_ids: Iterable[int]) -> pa.Table:
         """Return how many `times` each subscriber opened or clicked one of these campaigns."""

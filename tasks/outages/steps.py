@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
@@ -31,6 +31,9 @@ from tasks.outages.watching import Memory, Observation, Pass, conclude, observe
 from tasks.outages.witness import ShopWitness
 from tasks.plan import LoadedPlan, load_plan
 from tasks.providers import open_provider
+
+_PATIENCE = timedelta(seconds=30)
+"""A pass comes soon again: it rather says that it does not know than wait for a provider's rate limit."""
 
 CONFIRMED_EVENT = "mailstay.outage.confirmed"
 """Name of the event that starts `respond`; deployments/prefect.yaml listens for it."""
@@ -112,7 +115,7 @@ def look(plan: str, provider: str) -> Observation:
     loaded = load_plan(plan)
     clock = open_clock(loaded.clock_spec())
     seed = seed_route(loaded, provider)
-    with open_provider(loaded, provider) as connector:
+    with open_provider(loaded, provider, patience=_PATIENCE) as connector:
         with open_journal(loaded) as journal:
             memory = Memory.from_dict(journal.get_state(_key(provider)))
         seen = observe(

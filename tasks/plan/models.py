@@ -179,9 +179,12 @@ class StatusPagePlan(_Part):
 class ProviderPlan(_Part):
     """An e-mail service provider and how to reach and watch it."""
 
-    kind: Literal["listmonk"] = Field(description="Which connector speaks to it.")
+    kind: Literal["listmonk", "sendgrid", "brevo"] = Field(description="Which connector speaks to it.")
     api_url: str = Field(description="Base URL of the API.")
-    user_env: str = Field("MAILSTAY_ESP_USER", description="Environment variable with the API user.")
+    user_env: str = Field(
+        "MAILSTAY_ESP_USER",
+        description="Environment variable with the API user; SendGrid and Brevo have none.",
+    )
     token_env: str = Field("MAILSTAY_ESP_TOKEN", description="Environment variable with the API token.")
     source: str | None = Field(
         None, description="The source that holds this provider's data, for planning offline."
@@ -203,6 +206,23 @@ class ProviderPlan(_Part):
         None, gt=0, le=100, description="Promised monthly uptime in per cent."
     )
     support: str | None = Field(None, description="Where a ticket is opened: an address or a URL.")
+    batches: str | None = Field(
+        None,
+        description="CSV file (batch_id, name, send_at, people, kind, useful_until) with the batches of scheduled"
+        " mail that we handed to SendGrid, which lists none of them.",
+    )
+    download_hosts: list[str] = Field(
+        default_factory=list,
+        description="Hosts that the provider's exports may be fetched from, besides the API's own.",
+    )
+
+    @model_validator(mode="after")
+    def _belongs_to_its_kind(self) -> ProviderPlan:
+        if self.kind != "listmonk" and self.seed_mailbox_url:
+            raise ValueError("a seed message can be sent through listmonk only: leave seed_mailbox_url out")
+        if self.kind != "sendgrid" and self.batches:
+            raise ValueError("only SendGrid has batches of scheduled mail: leave batches out")
+        return self
 
 
 class DetectionPlan(_Part):

@@ -4,7 +4,8 @@ A provider says what it cannot do before that is needed (`Capabilities`). A writ
 unknown outcome, which the caller reads back.
 """
 
-from tasks.providers.connect import connect_provider, open_provider
+from tasks.providers.brevo import BREVO
+from tasks.providers.connect import PROVIDERS, capabilities_of, connect_provider, open_provider
 from tasks.providers.errors import (
     NotOffered,
     ProviderGarbled,
@@ -19,25 +20,34 @@ from tasks.providers.model import (
     CampaignStatus,
     Capabilities,
     Capability,
+    Kind,
     MailingList,
     Membership,
     Probe,
     Provider,
     ProviderEvent,
+    RateLimit,
     RunningStats,
     SendRecord,
     SendStatus,
     Suppression,
     SuppressionReason,
+    Trap,
 )
+from tasks.providers.pace import in_words
+from tasks.providers.sendgrid import SENDGRID
 
 __all__ = [
+    "BREVO",
     "LISTMONK",
+    "PROVIDERS",
+    "SENDGRID",
     "Action",
     "Campaign",
     "CampaignStatus",
     "Capabilities",
     "Capability",
+    "Kind",
     "MailingList",
     "Membership",
     "NotOffered",
@@ -48,11 +58,15 @@ __all__ = [
     "ProviderRefused",
     "ProviderUnavailable",
     "ProvidersError",
+    "RateLimit",
     "RunningStats",
     "SendRecord",
     "SendStatus",
     "Suppression",
     "SuppressionReason",
+    "Trap",
+    "capabilities_of",
     "connect_provider",
+    "in_words",
     "open_provider",
 ]

@@ -1,14 +1,16 @@
 """Asking a JSON API over HTTP so that it is always known what a failure means.
 
-Reads are repeated when the connection fails, the server is ill or asks to wait (`Retry-After`); a write is sent
-once. Whatever is not JSON of the API itself is refused, for an error page with status 200 is not an answer.
+Reads are repeated when the connection fails, the server is ill or asks to wait (`Retry-After`). A write is sent once,
+and again only after HTTP 429, which is a promise that nothing was done. Whatever is not JSON of the API itself is
+refused, for an error page with status 200 is not an answer.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from datetime import UTC, datetime
+import zlib
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 from typing import Any
 
@@ -16,12 +18,17 @@ import httpx
 
 from tasks.core import Clock, mask_addresses
 from tasks.providers.errors import ProviderGarbled, ProviderRefused, ProviderUnavailable
+from tasks.providers.model import RateLimit
+from tasks.providers.pace import Pace
 
-_READ_ATTEMPTS = 4
+_ATTEMPTS = 4
 _BACKOFF_SECONDS = (0.5, 2.0, 5.0)
-_LONGEST_WAIT = 60.0
+PATIENCE = timedelta(minutes=1)
+"""The longest that is waited because a provider asks for it, where its limits name no longer window."""
+
 # The connection was never made: the server cannot have seen the request.
 _NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.UnsupportedProtocol)
+_TOO_MANY = httpx.codes.TOO_MANY_REQUESTS
 
 Json = Any
 
@@ -33,8 +40,12 @@ class JsonApi:
         name: the provider's name, for messages.
         base_url: everything is asked below it.
         auth: HTTP Basic user and token; never part of a message.
+        headers: sent with each request, such as one with the token; never part of a message.
+        envelope: the key that every answer wraps its content in; empty where there is none.
         timeout_seconds: longest wait for a connection and for each part of an answer.
-        clock: what waiting between two reads goes by.
+        clock: what waiting goes by.
+        rates: the documented limits that calls are kept inside of.
+        patience: longest wait for a limit, or because the server asks for it.
     """
 
     def __init__(
@@ -42,28 +53,34 @@ class JsonApi:
         name: str,
         base_url: str,
         *,
-        auth: tuple[str, str],
+        auth: tuple[str, str] | None = None,
+        headers: Mapping[str, str] | None = None,
+        envelope: str = "",
         timeout_seconds: float,
         clock: Clock,
+        rates: Sequence[RateLimit] = (),
+        patience: timedelta = PATIENCE,
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.name = name
         self._clock = clock
+        self._envelope = envelope
+        self._patience = patience
+        self._paces = [Pace(one, clock) for one in rates]
+        self._timeout = httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds))
         self._client = httpx.Client(
             base_url=base_url.rstrip("/"),
             auth=auth,
-            timeout=httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds)),
+            timeout=self._timeout,
             # A connection kept for long may be closed by the server just as a write goes out: that would be an
             # unknown outcome for nothing.
             limits=httpx.Limits(max_connections=4, max_keepalive_connections=2, keepalive_expiry=2.0),
-            headers={"Accept": "application/json", "User-Agent": "mailstay"},
+            headers={"Accept": "application/json", "User-Agent": "mailstay", **(headers or {})},
             follow_redirects=False,
             transport=transport,
         )
 
-    def get(
-        self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int = _READ_ATTEMPTS
-    ) -> Json:
+    def get(self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int = _ATTEMPTS) -> Json:
         """Return the JSON that GET `path` answers.
 
         Raises:
@@ -75,27 +92,91 @@ class JsonApi:
                 return self._ask("GET", path, params=params)
             except (ProviderUnavailable, ProviderRefused) as error:
                 wait = _BACKOFF_SECONDS[min(attempt, len(_BACKOFF_SECONDS)) - 1]
-                if isinstance(error, ProviderRefused) and error.status != httpx.codes.TOO_MANY_REQUESTS:
+                if isinstance(error, ProviderRefused) and error.status != _TOO_MANY:
                     raise
                 if error.retry_after is not None:
                     wait = error.retry_after
-                if attempt == attempts or wait > _LONGEST_WAIT:
+                if attempt == attempts or wait > self._patience.total_seconds():
                     raise
                 self._clock.sleep(wait)
         raise AssertionError("unreachable")
 
-    def send(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> Json:
-        """Send one change and return the JSON that the API answers. It is never sent again from here.
+    def send(
+        self,
+        method: str,
+        path: str,
+        body: Mapping[str, Any] | None = None,
+        params: Mapping[str, Any] | None = None,
+    ) -> Json:
+        """Send one change and return the JSON that the API answers, None where it answers nothing (HTTP 204).
+
+        It is sent again only after HTTP 429 with a time to wait: then nothing was done.
 
         Raises:
             ProviderUnavailable: no usable answer; `outcome_unknown` says whether it may have been done.
             ProviderRefused: the API said no, nothing was changed.
         """
-        return self._ask(method, path, body=body)
+        for attempt in range(1, _ATTEMPTS + 1):
+            try:
+                return self._ask(method, path, body=body, params=params)
+            except ProviderRefused as error:
+                wait = error.retry_after
+                if error.status != _TOO_MANY or wait is None or attempt == _ATTEMPTS:
+                    raise
+                if wait > self._patience.total_seconds():
+                    raise
+                self._clock.sleep(wait)
+        raise AssertionError("unreachable")
+
+    def download(self, url: str, hosts: Collection[str]) -> Iterator[str]:
+        """Yield the lines of the file at `url`, unpacked if it is gzip; the token is not sent along.
+
+        Args:
+            url: as the API gave it.
+            hosts: hosts that a file may come from, besides the API's own.
+
+        Raises:
+            ProviderRefused: it lies elsewhere, or is not given.
+            ProviderUnavailable: it could not be read to its end.
+        """
+        host, own = httpx.URL(url).host, self._client.base_url.host
+        where = f"{self.name}: a file at {host}"
+        if host != own and host not in hosts:
+            raise ProviderRefused(
+                f"{self.name} offers its export at a host that the plan does not name",
+                status=0,
+                where=where,
+                fix=f"add {host} to the provider's download_hosts in the plan, if it is the provider's",
+            )
+        kept = b""
+        try:
+            with httpx.stream("GET", url, timeout=self._timeout, follow_redirects=False) as answer:
+                if answer.status_code != httpx.codes.OK:
+                    raise ProviderUnavailable(
+                        f"{self.name}'s export answered HTTP {answer.status_code}",
+                        outcome_unknown=False,
+                        where=where,
+                    )
+                for part in _unpacked(answer.iter_bytes()):
+                    *lines, kept = (kept + part).split(b"\n")
+                    for line in lines:
+                        yield line.decode("utf-8-sig").rstrip("\r")
+        except (httpx.HTTPError, zlib.error, UnicodeDecodeError, EOFError) as error:
+            raise ProviderUnavailable(
+                f"{self.name}'s export could not be read to its end: {_short(error)}",
+                outcome_unknown=False,
+                where=where,
+            ) from None
+        if kept:
+            yield kept.decode("utf-8-sig").rstrip("\r")
 
     def close(self) -> None:
         """Close the connections."""
         self._client.close()
+
+    def _pace(self, path: str) -> Pace | None:
+        named = (one for one in self._paces if any(path.startswith(start) for start in one.limit.paths))
+        return next(named, next((one for one in self._paces if not one.limit.paths), None))
 
     def _ask(
         self,
@@ -107,6 +188,9 @@ class JsonApi:
     ) -> Json:
         writes = method != "GET"
         where = f"{self.name}: {method} {path}"
+        pace = self._pace(path)
+        if pace is not None:
+            pace.wait(self._patience, where)
         try:
             answer = self._client.request(method, path, params=params, json=body)
         except _NEVER_SENT as error:
@@ -121,6 +205,8 @@ class JsonApi:
             raise ProviderUnavailable(
                 f"The connection to {self.name} broke: {_short(error)}", outcome_unknown=writes, where=where
             ) from None
+        if pace is not None:
+            self._listen(pace, answer)
         if httpx.codes.is_client_error(answer.status_code):
             raise ProviderRefused(
                 f"{self.name} refused with HTTP {answer.status_code}: {_message(answer)}",
@@ -143,6 +229,8 @@ class JsonApi:
                 where=where,
                 fix="check that api_url in the plan is the API itself",
             )
+        if answer.status_code == httpx.codes.NO_CONTENT:
+            return None
         kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
         if kind != "application/json":
             raise ProviderGarbled(
@@ -159,30 +247,63 @@ class JsonApi:
                 outcome_unknown=writes,
                 where=where,
             ) from None
-        if not isinstance(content, dict) or "data" not in content:
+        if not self._envelope:
+            return content
+        if not isinstance(content, dict) or self._envelope not in content:
             raise ProviderGarbled(
-                f"{self.name} answered JSON without `data`", outcome_unknown=writes, where=where
+                f"{self.name} answered JSON without `{self._envelope}`", outcome_unknown=writes, where=where
             )
-        return content["data"]
+        return content[self._envelope]
+
+    def _listen(self, pace: Pace, answer: httpx.Response) -> None:
+        remaining = answer.headers.get("x-sib-ratelimit-remaining", "").strip()
+        reset = answer.headers.get("x-sib-ratelimit-reset", "").strip()
+        if remaining.isdigit() and reset.isdigit():
+            pace.heard(int(remaining), float(reset))
 
     def _retry_after(self, answer: httpx.Response) -> float | None:
+        """Return how many seconds the server asks to wait, in whichever of the ways that providers have for it."""
         text = answer.headers.get("retry-after", "").strip()
+        if not text and answer.status_code == _TOO_MANY:
+            seconds = answer.headers.get("x-sib-ratelimit-reset", "").strip()
+            moment = answer.headers.get("x-ratelimit-reset", "").strip()
+            if seconds.isdigit():
+                return float(seconds)
+            if moment.isdigit():
+                return max(0.0, float(moment) - self._servers_time(answer).timestamp())
         if not text:
             return None
         if text.isdigit():
             return float(text)
         try:
-            moment = parsedate_to_datetime(text)
+            until = parsedate_to_datetime(text)
         except ValueError:
             return None
-        # The server's own clock, where it tells it: ours may be a driven one.
+        if until.tzinfo is None:
+            until = until.replace(tzinfo=UTC)
+        return max(0.0, (until - self._servers_time(answer)).total_seconds())
+
+    def _servers_time(self, answer: httpx.Response) -> datetime:
+        """Return the server's own time, where it tells it: our clock may be a driven one."""
         try:
             now = parsedate_to_datetime(answer.headers.get("date", ""))
         except ValueError:
-            now = self._clock.now()
-        if moment.tzinfo is None:
-            moment = moment.replace(tzinfo=UTC)
-        return max(0.0, (moment - now).total_seconds())
+            return self._clock.now()
+        return now.replace(tzinfo=UTC) if now.tzinfo is None else now
+
+
+def _unpacked(parts: Iterator[bytes]) -> Iterator[bytes]:
+    first = next(parts, b"")
+    if first[:2] != b"\x1f\x8b":
+        yield first
+        yield from parts
+        return
+    unpack = zlib.decompressobj(zlib.MAX_WBITS | 16)
+    yield unpack.decompress(first)
+    for part in parts:
+        yield unpack.decompress(part)
+    if not unpack.eof:
+        raise EOFError("the file ends too early")
 
 
 def parse_time(value: Any, where: str) -> datetime | None:
@@ -212,7 +333,11 @@ def _message(answer: httpx.Response) -> str:
         content = answer.json()
     except ValueError:
         return "without a reason"
-    text = content.get("message") if isinstance(content, dict) else None
+    if not isinstance(content, dict):
+        return "without a reason"
+    errors = content.get("errors")  # SendGrid
+    first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
+    text = content.get("message") or first.get("message")
     return mask_addresses(str(text))[:200] if text else "without a reason"
 
 

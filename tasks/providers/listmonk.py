@@ -8,14 +8,16 @@ there; where they answer 404, `send_log` and `events` raise `NotOffered` and the
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from http import HTTPStatus
-from typing import Any, TypeVar, cast, get_args
+from typing import Any, cast, get_args
+
+import httpx
 
 from tasks.core import Clock, mask_addresses
 from tasks.providers.errors import NotOffered, ProviderGarbled, ProviderRefused, ProvidersError
-from tasks.providers.http import Json, JsonApi, parse_time
+from tasks.providers.http import JsonApi, parse_time
 from tasks.providers.model import (
     Campaign,
     CampaignStatus,
@@ -30,20 +32,21 @@ from tasks.providers.model import (
     SendStatus,
     Suppression,
     SuppressionReason,
+    Trap,
 )
-
-T = TypeVar("T")
+from tasks.providers.shapes import chunks, integer, mapping, rows_of, whole, written
 
 _STATUSES = get_args(CampaignStatus)
 _SEND_STATUSES = get_args(SendStatus)
 _PAGE_ROWS = 50  # listmonk cuts any larger per_page down to this
 _LOG_ROWS = 5000
 _IDS_PER_CALL = 500
-_CHANGED_UNDERWAY = 3
 
-# knadh/listmonk v6.2.0: internal/core/campaigns.go (UpdateCampaignStatus), internal/manager/pipe.go.
+_STATES = "knadh/listmonk v6.2.0 internal/core/campaigns.go (UpdateCampaignStatus)"
+_PIPE = "knadh/listmonk v6.2.0 internal/manager/pipe.go"
 LISTMONK = Capabilities(
     kind="listmonk",
+    title="listmonk",
     actions=(
         Capability(
             "pause",
@@ -52,9 +55,10 @@ LISTMONK = Capabilities(
             undo="resume",
             restores_exactly=False,
             limits="each of the ten workers may still send one message",
-            leaves_behind="the sending pointer, which after a crash is ahead of what was sent (listmonk #3022)",
+            leaves_behind="the sending pointer, which after a crash is ahead of what was sent (#3022)",
+            source=_PIPE,
         ),
-        Capability("cancel", "running", "cancelled", undo=None, restores_exactly=False),
+        Capability("cancel", "running", "cancelled", undo=None, restores_exactly=False, source=_STATES),
         Capability(
             "unschedule",
             "scheduled",
@@ -63,6 +67,7 @@ LISTMONK = Capabilities(
             restores_exactly=True,
             deadline="before send_at: the scan every five seconds starts whatever is due",
             limits="a scheduled campaign can neither be paused nor cancelled",
+            source=_STATES,
         ),
         Capability(
             "resume",
@@ -71,8 +76,9 @@ LISTMONK = Capabilities(
             undo="pause",
             restores_exactly=False,
             limits="goes on from the pointer: it may skip people for good, or mail some twice (#3022, #2070)",
+            source=_PIPE,
         ),
-        Capability("cancel", "paused", "cancelled", undo=None, restores_exactly=False),
+        Capability("cancel", "paused", "cancelled", undo=None, restores_exactly=False, source=_STATES),
         Capability(
             "reschedule",
             "draft",
@@ -80,8 +86,9 @@ LISTMONK = Capabilities(
             undo="unschedule",
             restores_exactly=True,
             limits="needs a stored send_at; one that is past starts at once, however late (#1801)",
+            source=_STATES,
         ),
-        Capability("start", "draft", "running", undo="pause", restores_exactly=False),
+        Capability("start", "draft", "running", undo="pause", restores_exactly=False, source=_STATES),
         Capability(
             "retire",
             "draft",
@@ -89,12 +96,60 @@ LISTMONK = Capabilities(
             undo=None,
             restores_exactly=False,
             limits="a draft cannot be cancelled: it stays, without a time and tagged",
+            source=_STATES,
         ),
     ),
     send_log=True,
     resume_per_recipient=False,
     fires_late=True,
+    stop_all="not through the API: stop the server's process, or start it with --passive",
     page_rows=_PAGE_ROWS,
+    needs_user=True,
+    traps=(
+        Trap(
+            "scheduled cannot be paused",
+            "PUT status=paused of a scheduled campaign is refused; only draft takes it off the schedule",
+            "respond unschedules to draft; send_at stays stored, and is compared after the undo",
+            _STATES,
+        ),
+        Trap(
+            "a past send_at fires at once",
+            "scheduling again a campaign whose time is past starts it at the next scan, however late",
+            "recover never schedules again what is past: the remaining people get a catch-up campaign in time, or none",
+            "knadh/listmonk#1801",
+        ),
+        Trap(
+            "the rewind needs a send",
+            "a pause moves the pointer back to the last message sent, but only if one was: after an outage of SMTP it"
+            " stays behind a whole batch that nobody got",
+            "recover mails by the ledger and never resumes by the pointer",
+            f"{_PIPE}; knadh/listmonk#3022",
+        ),
+        Trap(
+            "the old pipe still works",
+            "resuming before the stopped pipe is gone from the running stats repeats work",
+            "recover waits until neither the running stats nor the send log show any movement",
+            _PIPE,
+        ),
+        Trap(
+            "running, but nothing moves",
+            "after a resume a campaign can stay `running` while `sent` stands still",
+            "monitor calls it stalled, and a catch-up that does not move is cancelled",
+            "knadh/listmonk#2921, #2610",
+        ),
+        Trap(
+            "a restored database sends at boot",
+            "rows that were running or scheduled in the backup send again as soon as the server starts",
+            "restore brings them back paused, or draft without a time",
+            "knadh/listmonk#1801",
+        ),
+        Trap(
+            "healthy without a database",
+            "/api/health answers true whatever the state of the database",
+            "the probe reads a campaign and the running stats instead",
+            "knadh/listmonk v6.2.0 cmd/handlers.go",
+        ),
+    ),
 )
 
 
@@ -104,13 +159,29 @@ class Listmonk:
     capabilities = LISTMONK
 
     def __init__(
-        self, name: str, api_url: str, *, user: str, token: str, timeout_seconds: float, clock: Clock
+        self,
+        name: str,
+        api_url: str,
+        *,
+        user: str,
+        token: str,
+        timeout_seconds: float,
+        clock: Clock,
+        transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.name = name
         self._clock = clock
         base = api_url.rstrip("/")
         base = base if base.endswith("/api") else f"{base}/api"
-        self._api = JsonApi(name, base, auth=(user, token), timeout_seconds=timeout_seconds, clock=clock)
+        self._api = JsonApi(
+            name,
+            base,
+            auth=(user, token),
+            envelope="data",
+            timeout_seconds=timeout_seconds,
+            clock=clock,
+            transport=transport,
+        )
 
     def close(self) -> None:
         """Give the connections back."""
@@ -131,13 +202,13 @@ class Listmonk:
     def running_stats(self) -> list[RunningStats]:
         """Return the campaigns that the sender works on now, stopping ones included."""
         where = f"{self.name}: running stats"
-        rows = _rows(self._api.get("/campaigns/running/stats"), where)
+        rows = rows_of(self._api.get("/campaigns/running/stats"), where, "results")
         return [
             RunningStats(
-                campaign_id=_integer(row, "id", where),
+                campaign_id=integer(row, "id", where),
                 status=str(row.get("status", "running")),
-                to_send=_integer(row, "to_send", where),
-                sent=_integer(row, "sent", where),
+                to_send=integer(row, "to_send", where),
+                sent=integer(row, "sent", where),
                 updated_at=parse_time(row.get("updated_at"), where),
             )
             for row in rows
@@ -152,7 +223,7 @@ class Listmonk:
     def campaign(self, campaign_id: int) -> Campaign:
         """Return one campaign as it is now."""
         return self._campaign(
-            _mapping(self._api.get(f"/campaigns/{campaign_id}", {"no_body": "true"}), self.name)
+            mapping(self._api.get(f"/campaigns/{campaign_id}", {"no_body": "true"}), self.name)
         )
 
     def find_campaign(self, name: str) -> Campaign | None:
@@ -168,8 +239,8 @@ class Listmonk:
         """Take a scheduled campaign back to draft; its time stays stored."""
         self._set_status(campaign_id, "draft")
 
-    def reschedule(self, campaign_id: int) -> None:
-        """Schedule a draft or paused campaign at its stored time."""
+    def reschedule(self, campaign_id: int, send_at: datetime | None = None) -> None:
+        """Schedule a draft or paused campaign at its stored time, which listmonk never loses."""
         self._set_status(campaign_id, "scheduled")
 
     def start(self, campaign_id: int) -> None:
@@ -182,7 +253,7 @@ class Listmonk:
 
     def retire(self, campaign_id: int, tag: str) -> None:
         """Take the time of a draft away and tag it; a send_at that is past could not be stored again anyway."""
-        row = _mapping(self._api.get(f"/campaigns/{campaign_id}"), self.name)
+        row = mapping(self._api.get(f"/campaigns/{campaign_id}"), self.name)
         body = _copyable(row) | {
             "name": row["name"],
             "lists": [one["id"] for one in row.get("lists") or [] if one.get("id")],
@@ -203,7 +274,7 @@ class Listmonk:
         send_at: datetime | None = None,
     ) -> Campaign:
         """Create a draft with the content of `copy_of`, for the people of `list_id` only."""
-        row = _mapping(self._api.get(f"/campaigns/{copy_of}"), self.name)
+        row = mapping(self._api.get(f"/campaigns/{copy_of}"), self.name)
         attribs = dict(row.get("attribs") or {}) | {"catch_up_of": copy_of, "catch_up_step": step}
         if latest_useful_at is not None:
             attribs["latest_useful_at"] = latest_useful_at.isoformat()
@@ -214,7 +285,7 @@ class Listmonk:
             "attribs": attribs,
             "send_at": send_at.isoformat() if send_at else None,
         }
-        return _done(lambda: self._campaign(_mapping(self._api.send("POST", "/campaigns", body), self.name)))
+        return written(lambda: self._campaign(mapping(self._api.send("POST", "/campaigns", body), self.name)))
 
     def _set_status(self, campaign_id: int, status: CampaignStatus) -> None:
         self._api.send("PUT", f"/campaigns/{campaign_id}/status", {"status": status})
@@ -232,7 +303,7 @@ class Listmonk:
         attribs = row.get("attribs") or {}
         of = attribs.get("catch_up_of")
         return Campaign(
-            id=_integer(row, "id", where),
+            id=integer(row, "id", where),
             uuid=str(row.get("uuid", "")),
             name=str(row.get("name", "")),
             kind=str(attribs.get("kind") or "other"),
@@ -240,8 +311,8 @@ class Listmonk:
             send_at=parse_time(row.get("send_at"), where),
             latest_useful_at=parse_time(attribs.get("latest_useful_at"), where),
             list_ids=tuple(int(one["id"]) for one in row.get("lists") or [] if one.get("id")),
-            to_send=_integer(row, "to_send", where),
-            sent=_integer(row, "sent", where),
+            to_send=integer(row, "to_send", where),
+            sent=integer(row, "sent", where),
             started_at=parse_time(row.get("started_at"), where),
             tags=tuple(str(tag) for tag in row.get("tags") or []),
             subject=str(row.get("subject", "")),
@@ -255,7 +326,7 @@ class Listmonk:
         """Return every list."""
         where = f"{self.name}: lists"
         return [
-            MailingList(_integer(row, "id", where), str(row.get("name", "")))
+            MailingList(integer(row, "id", where), str(row.get("name", "")))
             for row in self._pages("/lists", {})
         ]
 
@@ -269,10 +340,10 @@ class Listmonk:
         body = {"name": name, "type": "private", "optin": "single", "tags": ["mailstay"]}
 
         def create() -> MailingList:
-            row = _mapping(self._api.send("POST", "/lists", body), self.name)
-            return MailingList(_integer(row, "id", f"{self.name}: lists"), str(row.get("name", "")))
+            row = mapping(self._api.send("POST", "/lists", body), self.name)
+            return MailingList(integer(row, "id", f"{self.name}: lists"), str(row.get("name", "")))
 
-        return _done(create)
+        return written(create)
 
     def delete_list(self, list_id: int) -> None:
         """Delete a list; its subscribers stay."""
@@ -280,7 +351,7 @@ class Listmonk:
 
     def add_to_list(self, list_id: int, subscriber_ids: Iterable[int]) -> None:
         """Put subscribers on a list as confirmed; who is on it already stays."""
-        for ids in _chunks(subscriber_ids):
+        for ids in chunks(sorted(set(subscriber_ids)), _IDS_PER_CALL):
             body = {"ids": ids, "action": "add", "target_list_ids": [list_id], "status": "confirmed"}
             self._api.send("PUT", "/subscribers/lists", body)
 
@@ -305,19 +376,19 @@ class Listmonk:
     def subscriber_ids(self) -> set[int]:
         """Return the ids of all subscribers that there are, on a list or not."""
         where = f"{self.name}: subscribers"
-        return {_integer(row, "id", where) for row in self._pages("/subscribers", {})}
+        return {integer(row, "id", where) for row in self._pages("/subscribers", {})}
 
     def addresses(self) -> dict[int, str]:
         """Return the address of every subscriber by id; personal data, never to be logged or kept."""
         where = f"{self.name}: subscribers"
         rows = self._pages("/subscribers", {})
-        return {_integer(row, "id", where): str(row.get("email", "")) for row in rows}
+        return {integer(row, "id", where): str(row.get("email", "")) for row in rows}
 
     def suppressions(self) -> list[Suppression]:
         """Return whom listmonk would not mail, and whom it should not: hard bounces and complaints included."""
         found: list[Suppression] = []
         for row in self._pages("/subscribers", {}):
-            subscriber = _integer(row, "id", f"{self.name}: subscribers")
+            subscriber = integer(row, "id", f"{self.name}: subscribers")
             if row.get("status") in ("blocklisted", "disabled"):
                 found.append(Suppression(subscriber, "manual"))
             found += [
@@ -329,7 +400,7 @@ class Listmonk:
             where = f"{self.name}: bounces"
             if row.get("type") in ("hard", "complaint"):
                 reason: SuppressionReason = "complaint" if row["type"] == "complaint" else "hard_bounce"
-                found.append(Suppression(_integer(row, "subscriber_id", where), reason))
+                found.append(Suppression(integer(row, "subscriber_id", where), reason))
         return found
 
     def set_unsubscribed(self, subscriber_ids: Iterable[int], list_ids: Iterable[int]) -> None:
@@ -337,13 +408,13 @@ class Listmonk:
         lists = sorted(set(list_ids))
         if not lists:
             return
-        for ids in _chunks(subscriber_ids):
+        for ids in chunks(sorted(set(subscriber_ids)), _IDS_PER_CALL):
             body = {"ids": ids, "action": "unsubscribe", "target_list_ids": lists}
             self._api.send("PUT", "/subscribers/lists", body)
 
     def blocklist(self, subscriber_ids: Iterable[int]) -> None:
         """Block people from every campaign."""
-        for ids in _chunks(subscriber_ids):
+        for ids in chunks(sorted(set(subscriber_ids)), _IDS_PER_CALL):
             self._api.send("PUT", "/subscribers/blocklist", {"ids": ids})
 
     # Evidence ---------------------------------------------------------------------------------------------------
@@ -364,10 +435,10 @@ class Listmonk:
                 raise ProviderGarbled(
                     "The send log has a line without a time", outcome_unknown=False, where=where
                 )
-            if _integer(row, "campaign_id", where) == campaign_id:
+            if integer(row, "campaign_id", where) == campaign_id:
                 yield SendRecord(
                     campaign_id,
-                    _integer(row, "subscriber_id", where),
+                    integer(row, "subscriber_id", where),
                     cast(SendStatus, status),
                     at,
                     smtp_code=row.get("smtp_code"),
@@ -384,40 +455,31 @@ class Listmonk:
             if at is None:
                 raise ProviderGarbled("An event has no time", outcome_unknown=False, where=where)
             yield ProviderEvent(
-                event_id=_integer(row, "id", where),
+                event_id=integer(row, "id", where),
                 type=str(row.get("type", "")),
-                campaign_id=_integer(row, "campaign_id", where),
-                subscriber_id=_integer(row, "subscriber_id", where),
+                campaign_id=integer(row, "campaign_id", where),
+                subscriber_id=integer(row, "subscriber_id", where),
                 occurred_at=at,
             )
 
     # Paging -----------------------------------------------------------------------------------------------------
 
     def _pages(self, path: str, params: dict[str, Any]) -> list[dict[str, Any]]:
-        """Return all rows of a paged list; it is read again when rows came or went while it was read."""
-        for _ in range(_CHANGED_UNDERWAY):
-            rows, promised = self._pages_once(path, params)
-            if len(rows) == promised:
-                return rows
-        raise ProviderGarbled(
-            f"{self.name} promised {promised} rows but gave {len(rows)}",
-            outcome_unknown=False,
-            where=f"{self.name}: GET {path}",
-            fix="try again; if it stays so, the provider's answers cannot be relied on",
-        )
+        """Return all rows of a paged list, as many as it promises."""
+        return whole(lambda: self._pages_once(path, params), self.name, f"{self.name}: GET {path}")
 
     def _pages_once(self, path: str, params: dict[str, Any]) -> tuple[list[dict[str, Any]], int]:
         where = f"{self.name}: GET {path}"
         found: dict[int, dict[str, Any]] = {}
         page, total, totals = 1, 0, set()
         while True:
-            answer = _mapping(
+            answer = mapping(
                 self._api.get(path, params | {"page": page, "per_page": _PAGE_ROWS, "order": "ASC"}), where
             )
-            rows = _rows(answer, where)
-            total = _integer(answer, "total", where)
+            rows = rows_of(answer, where, "results")
+            total = integer(answer, "total", where)
             totals.add(total)
-            found |= {_integer(row, "id", where): row for row in rows}
+            found |= {integer(row, "id", where): row for row in rows}
             if not rows or page * _PAGE_ROWS >= total:
                 break
             page += 1
@@ -433,24 +495,15 @@ class Listmonk:
                 if error.status != HTTPStatus.NOT_FOUND:
                     raise
                 raise NotOffered(error.what, status=error.status, where=where) from None
-            rows = _rows(answer, where)
+            rows = rows_of(answer, where, "results")
             for row in rows:
-                number = _integer(row, "id", where)
+                number = integer(row, "id", where)
                 if number <= after_id:
                     raise ProviderGarbled("Rows do not come by rising id", outcome_unknown=False, where=where)
                 after_id = number
                 yield row
             if not rows:
                 return
-
-
-def _done(write: Callable[[], T]) -> T:
-    """Return what `write` returns; an answer that cannot be read leaves its outcome unknown."""
-    try:
-        return write()
-    except ProviderGarbled as error:
-        error.outcome_unknown = True
-        raise
 
 
 def _memberships(row: dict[str, Any], name: str) -> list[Membership]:
@@ -473,8 +526,8 @@ def _memberships(row: dict[str, Any], name: str) -> list[Membership]:
         ]
         found.append(
             Membership(
-                _integer(row, "id", where),
-                _integer(one, "id", where),
+                integer(row, "id", where),
+                integer(one, "id", where),
                 status,
                 subscriber_status,
                 since=parse_time(one.get("subscription_created_at"), where),
@@ -490,31 +543,3 @@ def _copyable(row: dict[str, Any]) -> dict[str, Any]:
         "template_id", "headers", "attribs",
     )  # fmt: skip
     return {key: row[key] for key in keys if row.get(key) is not None}
-
-
-def _chunks(ids: Iterable[int]) -> Iterator[list[int]]:
-    ordered = sorted(set(ids))
-    for start in range(0, len(ordered), _IDS_PER_CALL):
-        yield ordered[start : start + _IDS_PER_CALL]
-
-
-def _rows(data: Json, where: str) -> list[dict[str, Any]]:
-    rows = data.get("results") if isinstance(data, dict) else data
-    if rows is None:
-        rows = []  # Go encodes an empty slice as null
-    if not isinstance(rows, list) or not all(isinstance(row, dict) for row in rows):
-        raise ProviderGarbled("The answer is not a list of objects", outcome_unknown=False, where=where)
-    return rows
-
-
-def _mapping(data: Json, where: str) -> dict[str, Any]:
-    if not isinstance(data, dict):
-        raise ProviderGarbled("The answer is not an object", outcome_unknown=False, where=where)
-    return data
-
-
-def _integer(row: dict[str, Any], key: str, where: str) -> int:
-    value = row.get(key)
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise ProviderGarbled(f"`{key}` is not a whole number", outcome_unknown=False, where=where)
-    return value

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Literal, Protocol
 
 CampaignStatus = Literal["draft", "scheduled", "running", "paused", "cancelled", "finished"]
 SendStatus = Literal["sending", "accepted", "failed"]
 SuppressionReason = Literal["unsubscribed", "complaint", "hard_bounce", "manual"]
+Kind = Literal["campaign", "batch"]
 Action = Literal["pause", "unschedule", "reschedule", "start", "resume", "cancel", "retire"]
 
 
@@ -36,6 +37,9 @@ class Campaign:
         to_send: messages that the provider means to send; counted by it when it starts.
         catch_up_of: the id of the campaign whose remaining people this one was made for by `recover`.
         step: the step of the ramp that this catch-up campaign is, from 1; 0 for any other campaign.
+        bounced: bounces that the provider counts for it; 0 where it counts none.
+        complaints: complaints that the provider counts for it; 0 where it counts none.
+        of: `batch` for messages of our own making that wait at the provider under one id.
     """
 
     id: int
@@ -53,6 +57,9 @@ class Campaign:
     subject: str
     catch_up_of: int | None = None
     step: int = 0
+    bounced: int = 0
+    complaints: int = 0
+    of: Kind = "campaign"
 
 
 @dataclass(frozen=True)
@@ -145,9 +152,14 @@ class Capability:
     Attributes:
         undo: the action that brings it back; None where nothing does.
         restores_exactly: whether the undo leaves the campaign as it was before (audience included).
+        source: where this is written or was measured.
+        before: how long before `send_at` it must be asked for; None where the status alone decides.
+        expires: how long after `send_at` a held message is thrown away; None where it is kept.
+        rate: the name of the limit that its call counts against; empty where none is documented.
         deadline: until when it works, in words; empty where it always does.
         limits: what it cannot do.
         leaves_behind: what stays changed even after the undo.
+        of: what it is done to.
     """
 
     action: Action
@@ -155,14 +167,55 @@ class Capability:
     to_status: CampaignStatus
     undo: Action | None
     restores_exactly: bool
+    source: str
+    before: timedelta | None = None
+    expires: timedelta | None = None
+    rate: str = ""
     deadline: str = ""
     limits: str = ""
     leaves_behind: str = ""
+    of: Kind = "campaign"
 
     @property
     def undoable(self) -> bool:
         """Whether an action of the same provider takes it back."""
         return self.undo is not None
+
+    def in_time(self, send_at: datetime | None, now: datetime) -> bool:
+        """Whether it can still be asked for at `now`."""
+        return self.before is None or send_at is None or now <= send_at - self.before
+
+
+@dataclass(frozen=True)
+class RateLimit:
+    """At most `calls` calls within any `per`, over everything that `covers` says.
+
+    Attributes:
+        name: what a `Capability` calls it by.
+        paths: beginnings of the paths that count against it; empty for all that no other limit covers.
+    """
+
+    name: str
+    calls: int
+    per: timedelta
+    covers: str
+    source: str
+    paths: tuple[str, ...] = ()
+
+    @property
+    def scarce(self) -> bool:
+        """Whether calls must be saved: fewer than one a second over an hour or more."""
+        return self.per >= timedelta(hours=1) and self.calls < self.per / timedelta(seconds=1)
+
+
+@dataclass(frozen=True)
+class Trap:
+    """Something that a provider does and nobody would expect, and what Mailstay does about it."""
+
+    name: str
+    what: str
+    handled: str
+    source: str
 
 
 @dataclass(frozen=True)
@@ -170,30 +223,42 @@ class Capabilities:
     """What a kind of provider can do, before anybody needs it.
 
     Attributes:
+        title: the provider's name as people write it.
         send_log: whether it can say per subscriber whether a campaign was attempted.
         resume_per_recipient: whether its own resume skips exactly those who were already mailed.
-        fires_late: whether it sends a scheduled campaign however long its time is past.
+        fires_late: whether it sends a scheduled campaign however long its time is past; None where nobody knows.
+        stop_all: how everything of the account is stopped at once, in words.
         page_rows: rows that one page of its lists holds at most.
+        needs_user: whether its API takes a user beside the token.
     """
 
     kind: str
+    title: str
     actions: tuple[Capability, ...]
     send_log: bool
     resume_per_recipient: bool
-    fires_late: bool
+    fires_late: bool | None
+    stop_all: str
     page_rows: int
+    needs_user: bool = False
+    rates: tuple[RateLimit, ...] = ()
+    traps: tuple[Trap, ...] = ()
 
-    def allowed(self, status: CampaignStatus) -> tuple[Capability, ...]:
-        """Return what can be done to a campaign in `status`."""
-        return tuple(one for one in self.actions if one.from_status == status)
+    def allowed(self, status: CampaignStatus, of: Kind = "campaign") -> tuple[Capability, ...]:
+        """Return what can be done to a campaign (or batch) in `status`."""
+        return tuple(one for one in self.actions if (one.from_status, one.of) == (status, of))
 
-    def find(self, action: Action, status: CampaignStatus) -> Capability | None:
+    def find(self, action: Action, status: CampaignStatus, of: Kind = "campaign") -> Capability | None:
         """Return what `action` does to a campaign in `status`; None where the provider refuses it."""
-        return next((one for one in self.allowed(status) if one.action == action), None)
+        return next((one for one in self.allowed(status, of) if one.action == action), None)
 
-    def hold(self, status: CampaignStatus) -> Capability | None:
+    def hold(self, status: CampaignStatus, of: Kind = "campaign") -> Capability | None:
         """Return the action that keeps a campaign in `status` from sending and can be undone, if there is one."""
-        return self.find("pause", status) or self.find("unschedule", status)
+        return self.find("pause", status, of) or self.find("unschedule", status, of)
+
+    def rate_of(self, capability: Capability) -> RateLimit | None:
+        """Return the limit that asking for `capability` counts against; None where none is documented."""
+        return next((one for one in self.rates if one.name == capability.rate), None)
 
 
 class Provider(Protocol):
@@ -227,8 +292,8 @@ class Provider(Protocol):
     def unschedule(self, campaign_id: int) -> None:
         """Take a scheduled campaign back to draft; its time stays stored."""
 
-    def reschedule(self, campaign_id: int) -> None:
-        """Schedule a draft or paused campaign at its stored time."""
+    def reschedule(self, campaign_id: int, send_at: datetime | None = None) -> None:
+        """Schedule a draft or paused campaign at its stored time, or at `send_at` where the provider lost that."""
 
     def start(self, campaign_id: int) -> None:
         """Start a draft or paused campaign at once."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -11,7 +11,39 @@ from tasks.incidents import Journal
 from tasks.providers import Campaign, Provider, ProviderRefused
 from tasks.response.table import PlanLine
 
-_STOPPED = {"pause": ("paused", "cancelled", "finished"), "unschedule": ("draft", "cancelled", "finished")}
+_OVER = ("cancelled", "finished")
+_STOPPED = {"pause": ("paused", *_OVER), "unschedule": ("draft", "paused", *_OVER)}
+
+
+class Looks:
+    """Looking at campaigns: one by one or, where the provider counts calls by the hour, all of them at once."""
+
+    def __init__(self, provider: Provider) -> None:
+        self._provider = provider
+        holds = [one for one in provider.capabilities.actions if one.action in _STOPPED]
+        limits = [provider.capabilities.rate_of(one) for one in holds]
+        self.scarce = any(limit is not None and limit.scarce for limit in limits)
+        self._seen: dict[int, Campaign] = {}
+
+    def campaign(self, campaign_id: int, *, fresh: bool = False) -> Campaign:
+        """Return the campaign as it is now; where looks are scarce, as the last look at everything showed it."""
+        if not self.scarce or fresh:
+            self._seen[campaign_id] = self._provider.campaign(campaign_id)
+        elif campaign_id not in self._seen:
+            self._seen = {one.id: one for one in self._provider.campaigns()}
+        if campaign_id not in self._seen:
+            return self._provider.campaign(campaign_id)
+        return self._seen[campaign_id]
+
+    def still_sending(self, lines: Iterable[PlanLine]) -> list[PlanLine]:
+        """Return the lines whose stop was accepted and does not show; looks at everything once."""
+        stopped = list(lines)
+        if not self.scarce or not stopped:
+            return []
+        self._seen = {one.id: one for one in self._provider.campaigns()}
+        return [
+            line for line in stopped if self.campaign(line.campaign_id).status not in _STOPPED[line.action]
+        ]
 
 
 def stop_campaign(
@@ -22,6 +54,7 @@ def stop_campaign(
     *,
     token: int | None,
     may_pause: bool = True,
+    looks: Looks | None = None,
 ) -> dict[str, Any]:
     """Pause or unschedule the campaign of `line` and return what shows that it stands still.
 
@@ -29,33 +62,44 @@ def stop_campaign(
     an action of its own. One that was to be unscheduled and has started since the plan was made is paused instead, as
     far as `may_pause` and where that can be undone too: the same yes covers it.
 
+    Where looks are scarce, a stop that the provider accepted is looked at later, by `Looks.still_sending`.
+
     Raises:
         OutcomeUnknown: it was asked for, and neither the answer nor a look tells whether it happened.
         ProviderRefused: the provider said no.
         ProviderUnavailable: nothing was changed.
         StaleToken: another run has taken over; nothing was done.
     """
-    line = _as_it_stands(provider, line, may_pause)
+    looks = looks or Looks(provider)
+    now = looks.campaign(line.campaign_id)
+    line = _as_it_stands(provider, line, now, may_pause)
     try:
-        return _stop(journal, incident_id, provider, line, token=token)
+        return _stop(journal, incident_id, provider, line, now, looks, token=token)
     except ProviderRefused:
         # It may have started between the look and the call.
-        again = _as_it_stands(provider, line, may_pause)
+        now = looks.campaign(line.campaign_id, fresh=True)
+        again = _as_it_stands(provider, line, now, may_pause)
         if again.action == line.action:
             raise
-        return _stop(journal, incident_id, provider, again, token=token)
+        return _stop(journal, incident_id, provider, again, now, looks, token=token)
 
 
-def _as_it_stands(provider: Provider, line: PlanLine, may_pause: bool) -> PlanLine:
-    now: Campaign = provider.campaign(line.campaign_id)
-    pause = provider.capabilities.find("pause", now.status)
+def _as_it_stands(provider: Provider, line: PlanLine, now: Campaign, may_pause: bool) -> PlanLine:
+    pause = provider.capabilities.find("pause", now.status, now.of)
     if line.action != "unschedule" or not may_pause or pause is None or pause.undo is None:
         return line
     return replace(line, action="pause", undo=pause.undo, status=now.status)
 
 
 def _stop(
-    journal: Journal, incident_id: str, provider: Provider, line: PlanLine, *, token: int | None
+    journal: Journal,
+    incident_id: str,
+    provider: Provider,
+    line: PlanLine,
+    now: Campaign,
+    looks: Looks,
+    *,
+    token: int | None,
 ) -> dict[str, Any]:
     wanted = _STOPPED[line.action]
     target = f"campaign/{line.campaign_id}"
@@ -64,7 +108,6 @@ def _stop(
         for one in journal.actions(incident_id)
         if one.kind == line.action and one.target == target and one.key.startswith("respond/")
     ]
-    now = provider.campaign(line.campaign_id)
     done = sum(1 for one in earlier if one.status == "done")
     again = done if now.status not in wanted else max(done - 1, 0)
     calls: dict[str, Callable[[int], None]] = {"pause": provider.pause, "unschedule": provider.unschedule}
@@ -91,6 +134,7 @@ def _stop(
             },
             undo={"action": line.undo},
             flow="respond",
+            confirm=(lambda: {"answer": "accepted"}) if looks.scarce else None,
         ),
         token=token,
     )

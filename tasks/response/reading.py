@@ -79,6 +79,7 @@ def _from_provider(campaigns: list[Campaign]) -> list[Sending]:
             started_at=one.started_at,
             latest_useful_at=one.latest_useful_at,
             audience=max(people[one.id], 0),
+            of=one.of,
         )
         for one in campaigns
         if one.status in ("scheduled", "running")

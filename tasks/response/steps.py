@@ -24,16 +24,17 @@ from tasks.core import (
     Money,
     UsageError,
     crash_point,
+    current_progress,
     open_clock,
     plural,
 )
 from tasks.incidents import ApprovalClosed, Incident, Journal, LeaseHeld, StaleToken, open_journal
 from tasks.plan import LoadedPlan, load_plan
 from tasks.providers import ProviderRefused, ProvidersError, open_provider
-from tasks.response.acting import stop_campaign
+from tasks.response.acting import Looks, stop_campaign
 from tasks.response.agreeing import Agreed, agree
 from tasks.response.reading import Calendar, read_calendar
-from tasks.response.table import PlanLine, markdown_table, plan_table
+from tasks.response.table import PlanLine, by_urgency, markdown_table, plan_table, time_to_stop
 from tasks.snapshots import SnapshotError
 from tasks.snapshots.steps import open_plan_store
 
@@ -86,6 +87,7 @@ class Run:
         self.approval = "none"
         self.ticket = ""
         self.read_from = ""
+        self.takes = ""
         self.answers = False
         self.whole = True
         self.asked: set[int] = set()
@@ -181,6 +183,7 @@ def plan_campaigns(run: Run, scope: Sequence[int]) -> list[PlanLine]:
         text = f"{plural(len(lines), 'campaign')} running or due within a day, read from {calendar.read_from}"
         journal.note(run.incident, "plan", text, {"lines": [line.as_action() for line in lines]})
         _remember(journal, run.incident, lines)
+        run.takes = time_to_stop(lines, provider.capabilities)
     run.lines, run.read_from, run.answers = lines, calendar.read_from, calendar.from_provider
     run.whole = not scope
     get_run_logger().info("%s", text)
@@ -241,12 +244,18 @@ def stop_campaigns(run: Run, agreed: Agreed) -> int:
             run.reason = f"the provider does not answer ({probe.detail}); run respond again when it does"
             journal.note(run.incident, "held", f"nothing was asked of the provider: {probe.detail}")
             return 0
-        lease = journal.lease(run.incident, run.name, LEASE)
+        # A stop may have to wait for the provider's rate limit.
+        held_for = LEASE + max((one.per for one in provider.capabilities.rates), default=timedelta())
+        lease = journal.lease(run.incident, run.name, held_for)
         try:
             settle_stops(journal, run.incident, provider, token=lease.token)
             may_pause = "pause" in loaded.plan.approval.policy_actions
-            problems = []
-            for line in agreed.lines:
+            looks, problems, accepted = Looks(provider), [], []
+            progress = current_progress()
+            progress.start("Stopping campaigns", len(agreed.lines))
+            for line in by_urgency(agreed.lines):
+                if lease.expires_at - journal.clock.now() < held_for - LEASE / 2:
+                    lease = journal.renew(lease, held_for)
                 try:
                     found = stop_campaign(
                         journal,
@@ -255,12 +264,20 @@ def stop_campaigns(run: Run, agreed: Agreed) -> int:
                         line,
                         token=lease.token,
                         may_pause=may_pause or line.campaign_id not in agreed.by_policy,
+                        looks=looks,
                     )
                 except (ProviderRefused, OutcomeUnknown) as error:
                     problems.append(f"campaign {line.campaign_id}: {error}")
                     get_run_logger().error("%s %s: %s", line.action, line.campaign_id, error)
                 else:
+                    accepted.append(line)
                     get_run_logger().info("%s %s: %s", line.action, line.campaign_id, found)
+                progress.advance()
+            problems += [
+                f"campaign {line.campaign_id}: its stop was accepted and does not show"
+                for line in looks.still_sending(accepted)
+            ]
+            progress.finish(plural(len(accepted), "campaign"))
             stopped = len(agreed.lines) - len(problems)
             if problems:
                 count = f"{stopped} of {plural(len(agreed.lines), 'campaign')} stopped"
@@ -403,7 +420,8 @@ def _ask_on_the_form(run: Run, lines: Sequence[PlanLine], approval_id: int, seco
 
 def _plan_text(run: Run, lines: Sequence[PlanLine]) -> str:
     currency = load_plan(run.plan).plan.report.currency
-    return f"# {run.incident}: the plan\n\nRead from {run.read_from}.\n\n{markdown_table(lines, currency)}"
+    about = f"Read from {run.read_from}. {run.takes}".strip()
+    return f"# {run.incident}: the plan\n\n{about}\n\n{markdown_table(lines, currency)}"
 
 
 def _situation(

@@ -21,9 +21,13 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
     return path
 
 
-def test_the_example_loads_and_only_the_pinned_key_is_missing() -> None:
+def test_the_example_loads_and_lacks_the_pinned_key_and_the_backups_that_no_source_offers_yet() -> None:
     loaded = load_plan(EXAMPLE)
-    assert [finding.field for finding in lint(loaded.plan)] == ["store.public_key"]
+    assert {finding.field: finding.missing for finding in lint(loaded.plan)} == {
+        "store.public_key": "the store's public key is not pinned: a chain signed anew with another key would pass",
+        "providers.sendgrid": "its data is not backed up",
+        "providers.brevo": "its data is not backed up",
+    }
 
 
 def test_the_example_shows_every_key_of_the_models() -> None:

@@ -75,7 +75,7 @@ def esp(tmp_path: Path, clock: DrivenClock, sink: Sink) -> Iterator[SimulatedEsp
 
 
 def plan_of(url: str, timeout: float = 5.0) -> SimpleNamespace:
-    return SimpleNamespace(kind="listmonk", api_url=url, timeout_seconds=timeout)
+    return SimpleNamespace(kind="listmonk", api_url=url, timeout_seconds=timeout, download_hosts=())
 
 
 @pytest.fixture
