@@ -157,6 +157,20 @@ class Desk:
         """Return what the response stopped, or may have: per campaign how it was before."""
         return self._stops(lambda one: one.status not in ("failed", "not_done"))
 
+    def stopped_in_time(self, now: Campaign) -> bool:
+        """Whether we stopped a paused campaign while it was scheduled, before its time: then nothing of it left."""
+        stops = [
+            one
+            for one in self.journal.actions(self.incident.id)
+            if one.kind in _STOPPED and one.status == "done" and number_in(one.target) == now.id
+        ]
+        return (
+            now.status == "paused"
+            and now.sent == 0
+            and bool(stops)
+            and all(_was_ahead(one.previous_state, one.decided_at) for one in stops)
+        )
+
     def tried_to_stop(self) -> set[int]:
         """Return the campaigns that we asked to stop at any time, whatever is known of the outcome."""
         return set(self._stops(lambda _: True))
@@ -282,6 +296,13 @@ def settle_stops(journal: Journal, incident_id: str, provider: Provider, *, toke
             settle(journal, [one], found, {"status": status}, token=token)
             settled += 1
     return settled
+
+
+def _was_ahead(previous: Mapping[str, Any], decided_at: datetime | None) -> bool:
+    due = parse(previous.get("send_at"))
+    if due is None or decided_at is None:
+        return False
+    return previous.get("status") == "scheduled" and decided_at < due
 
 
 def number_in(target: str) -> int | None:

@@ -210,7 +210,7 @@ class Recovery:
             planned_at=planned,
             latest_useful_at=now.latest_useful_at,
             list_ids=now.list_ids,
-            untouched=(now.status == "draft" or now.of == "batch")
+            untouched=(now.status == "draft" or now.of == "batch" or self.desk.stopped_in_time(now))
             and now.started_at is None
             and now.sent == 0
             and not starts,

@@ -33,8 +33,8 @@ from tasks.catchup.ledger import (
 from tasks.catchup.ramp import StepResult
 from tasks.catchup.shopfeed import read_consent_feed, read_receipts
 from tasks.catchup.steplist import steps_of
-from tasks.core import crash_point, digest_of
-from tasks.providers import Campaign, NotOffered, Suppression
+from tasks.core import crash_point, digest_of, plural
+from tasks.providers import ANONYMOUS, Campaign, NotOffered, Suppression
 
 
 class Witnesses:
@@ -81,6 +81,7 @@ class Witnesses:
                 where=desk.incident.id,
                 fix="make the shop's consent requests readable, then run recover again; nothing was resumed",
             )
+        self._know_each(gate.to_push)
         self._push(gate.to_push, gate.vanished)
         desk.keep(
             "consent",
@@ -94,6 +95,23 @@ class Witnesses:
         crash_point("recover.consent:open")
         self._gate = gate
         return gate
+
+    def _know_each(self, opted_out: Iterable[int]) -> None:
+        """Make sure that whoever opted out at the shop is not among the provider's people without their number.
+
+        Raises:
+            Stopped: nobody can tell who some of them are.
+        """
+        known = self.known()
+        strangers, anonymous = set(opted_out) - known, sum(who >= ANONYMOUS for who in known)
+        if strangers and anonymous:
+            raise Stopped(
+                f"{plural(len(strangers), 'person')} opted out at the shop whom {self.desk.incident.provider} does not"
+                f" know by customer number, and {plural(anonymous, 'contact')} there have none",
+                where=self.desk.incident.id,
+                fix="give every contact its customer number (SendGrid: external_id; Brevo: EXT_ID), then run recover"
+                " again; nothing was resumed",
+            )
 
     def _erased(self) -> set[int]:
         """Return the provider's subscribers whom the store's ledger has as erased.
@@ -266,7 +284,8 @@ class Witnesses:
         found = [evidence_table(())]
         trusted = True
         for one in members:
-            if one.status in ("draft", "scheduled") and one.started_at is None and not one.sent:
+            untouched = one.status in ("draft", "scheduled") or (one.id == held.id and held.untouched)
+            if untouched and one.started_at is None and not one.sent:
                 continue
             step = steps.get(one.name)
             if step is None:

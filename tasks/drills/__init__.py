@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from tasks.drills.sink import Mail, Sink
     from tasks.drills.staging import DemoResult, prepare_folder
     from tasks.drills.truth import Truth
+    from tasks.drills.vendors.brevo import SimulatedBrevo
+    from tasks.drills.vendors.sendgrid import SimulatedSendGrid
     from tasks.drills.world import World
 
 _HOMES = {
@@ -26,7 +28,9 @@ _HOMES = {
     "Mail": "tasks.drills.sink",
     "SCENARIOS": "tasks.drills.scenario",
     "ShopFacts": "tasks.drills.shop",
+    "SimulatedBrevo": "tasks.drills.vendors.brevo",
     "SimulatedEsp": "tasks.drills.esp.process",
+    "SimulatedSendGrid": "tasks.drills.vendors.sendgrid",
     "Sink": "tasks.drills.sink",
     "Step": "tasks.drills.scenario",
     "Truth": "tasks.drills.truth",
@@ -42,7 +46,9 @@ __all__ = [
     "DrillError",
     "Mail",
     "ShopFacts",
+    "SimulatedBrevo",
     "SimulatedEsp",
+    "SimulatedSendGrid",
     "Sink",
     "Step",
     "Truth",

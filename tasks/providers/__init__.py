@@ -36,8 +36,10 @@ from tasks.providers.model import (
 )
 from tasks.providers.pace import in_words
 from tasks.providers.sendgrid import SENDGRID
+from tasks.providers.shapes import ANONYMOUS
 
 __all__ = [
+    "ANONYMOUS",
     "BREVO",
     "LISTMONK",
     "PROVIDERS",

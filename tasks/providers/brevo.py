@@ -35,7 +35,19 @@ from tasks.providers.model import (
     SuppressionReason,
     Trap,
 )
-from tasks.providers.shapes import Row, chunks, integer, mapping, read_after, rows_of, text, whole, written
+from tasks.providers.shapes import (
+    Row,
+    chunks,
+    distinct,
+    integer,
+    mapping,
+    person_number,
+    read_after,
+    rows_of,
+    text,
+    whole,
+    written,
+)
 
 _CAMPAIGN_ROWS = 100
 _CONTACT_ROWS = 1000
@@ -167,7 +179,8 @@ BREVO = Capabilities(
         Trap(
             "suspended is two things",
             "Brevo calls both a scheduled campaign that was stopped and one stopped half way `suspended`",
-            "its statistics tell them apart: a draft with a time if nothing was sent, else paused",
+            "a draft with a time as long as that is ahead, for the counters lag; after it recover asks the journal"
+            " whether it was stopped before its time",
             _STATUS_CALL,
         ),
         Trap(
@@ -359,9 +372,10 @@ class Brevo:
                 fix="check the version of the API against the connector's (v3)",
             )
         started = parse_time(row.get("sentDate"), where)
-        if word == "suspended" and (sent or started):
-            status = "paused"
         scheduled = parse_time(row.get("scheduledAt"), where)
+        if word == "suspended" and (sent or scheduled is None or scheduled <= self._clock.now()):
+            # The counters lag behind: only what is not due yet surely never began.
+            status = "paused"
         if started is None and (status in ("running", "paused", "finished") and sent):
             started = scheduled
         return Campaign(
@@ -437,18 +451,18 @@ class Brevo:
 
     def subscriber_ids(self) -> set[int]:
         """Return the ids of all contacts that there are, on a list or not."""
-        return {integer(row, "id", self.name) for row in self._contacts()}
+        return {_person(row) for row in self._contacts()}
 
     def addresses(self) -> dict[int, str]:
         """Return the address of every contact by id; personal data, never to be logged or kept."""
-        return {integer(row, "id", self.name): str(row.get("email") or "") for row in self._contacts()}
+        return {_person(row): str(row.get("email") or "") for row in self._contacts()}
 
     def suppressions(self) -> list[Suppression]:
         """Return whom Brevo would not mail, blocked transactional recipients included."""
         blocked = self._blocked()
         found: list[Suppression] = []
         for row in self._contacts():
-            number = integer(row, "id", f"{self.name}: contacts")
+            number = _person(row)
             if row.get("emailBlacklisted") is not False:
                 found.append(Suppression(number, "unsubscribed"))
             found += [
@@ -466,16 +480,30 @@ class Brevo:
 
     def blocklist(self, subscriber_ids: Iterable[int]) -> None:
         """Block people from every campaign."""
-        for part in chunks(sorted(set(subscriber_ids)), _CONTACTS_PER_CALL):
+        wanted = set(subscriber_ids)
+        people = [row["id"] for row in self._contacts() if _person(row) in wanted]
+        for part in chunks(people, _CONTACTS_PER_CALL):
             body = {"contacts": [{"id": number, "emailBlacklisted": True} for number in part]}
             self._api.send("POST", "/contacts/batch", body)
 
     def _change_list(self, list_id: int, what: str, subscriber_ids: Iterable[int]) -> None:
-        for part in chunks(sorted(set(subscriber_ids)), _IDS_PER_CALL):
+        wanted = set(subscriber_ids)
+        if not wanted:
+            return
+        # Brevo refuses a change that changes nothing.
+        people = [
+            row["id"]
+            for row in self._contacts()
+            if _person(row) in wanted
+            and (list_id in {int(one) for one in row.get("listIds") or ()}) == (what == "remove")
+        ]
+        for part in chunks(people, _IDS_PER_CALL):
             self._api.send("POST", f"/contacts/lists/{list_id}/contacts/{what}", {"ids": list(part)})
 
     def _contacts(self) -> list[Row]:
-        return self._offsets("/contacts", "contacts", _CONTACT_ROWS, {})
+        rows = self._offsets("/contacts", "contacts", _CONTACT_ROWS, {})
+        distinct(((_person(row), str(row["id"])) for row in rows), f"{self.name}: contacts")
+        return rows
 
     def _blocked(self) -> dict[str, tuple[SuppressionReason, datetime | None]]:
         """Return the blocked recipients of transactional mail by address, with the reason and since when."""
@@ -543,6 +571,12 @@ def _tags(row: Row) -> list[str]:
     return [one.strip() for one in str(row.get("tag") or "").split(";") if one.strip()]
 
 
+def _person(row: Row) -> int:
+    attributes = row.get("attributes")
+    customer = row.get("ext_id") or (attributes.get("EXT_ID") if isinstance(attributes, dict) else None)
+    return person_number(customer, str(row["id"]))
+
+
 def _blocked_key(row: Row) -> tuple[str, str]:
     return str(row.get("email")), str(row.get("senderEmail"))
 
@@ -551,7 +585,7 @@ def _memberships(
     row: Row, blocked: dict[str, tuple[SuppressionReason, datetime | None]], name: str
 ) -> Iterator[Membership]:
     where = f"{name}: contacts"
-    number = integer(row, "id", where)
+    number = _person(row)
     gone = blocked.get(str(row.get("email") or "").lower())
     # What is not clearly allowed is not.
     blacklisted = row.get("emailBlacklisted") is not False

@@ -8,10 +8,12 @@ refused, for an error page with status 200 is not an answer.
 from __future__ import annotations
 
 import re
+import ssl
 import zlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
+from functools import cache
 from typing import Any
 
 import httpx
@@ -78,6 +80,7 @@ class JsonApi:
             headers={"Accept": "application/json", "User-Agent": "mailstay", **(headers or {})},
             follow_redirects=False,
             transport=transport,
+            verify=_tls(),
         )
 
     def get(self, path: str, params: Mapping[str, Any] | None = None, *, attempts: int = _ATTEMPTS) -> Json:
@@ -150,7 +153,10 @@ class JsonApi:
             )
         kept = b""
         try:
-            with httpx.stream("GET", url, timeout=self._timeout, follow_redirects=False) as answer:
+            with (
+                httpx.Client(timeout=self._timeout, verify=_tls()) as client,
+                client.stream("GET", url) as answer,
+            ):
                 if answer.status_code != httpx.codes.OK:
                     raise ProviderUnavailable(
                         f"{self.name}'s export answered HTTP {answer.status_code}",
@@ -290,6 +296,12 @@ class JsonApi:
         except ValueError:
             return self._clock.now()
         return now.replace(tzinfo=UTC) if now.tzinfo is None else now
+
+
+@cache
+def _tls() -> ssl.SSLContext:
+    """Return the one TLS context: reading the authorities takes longer than most calls."""
+    return httpx.create_ssl_context()
 
 
 def _unpacked(parts: Iterator[bytes]) -> Iterator[bytes]:

@@ -44,13 +44,13 @@ from tasks.providers.model import (
 )
 from tasks.providers.shapes import (
     CAMPAIGN_BITS,
-    PERSON_BITS,
     Row,
     chunks,
+    distinct,
     integer,
     mapping,
     number_of,
-    numbered,
+    person_number,
     read_after,
     rows_of,
     text,
@@ -395,7 +395,7 @@ class SendGrid:
     def _single_sends(self) -> list[Row]:
         rows = self._pages("/marketing/singlesends", _PAGE_ROWS)
         where = f"{self.name}: Single Sends"
-        self._campaign_ids |= numbered((text(row, "id", where) for row in rows), CAMPAIGN_BITS, where)
+        self._campaign_ids |= _by_number((text(row, "id", where) for row in rows), where)
         return rows
 
     def _campaign_uuid(self, number: int) -> str:
@@ -620,7 +620,7 @@ class SendGrid:
             (text(row, "id", where), str(row.get("name", "")), integer(row, "contact_count", where))
             for row in self._pages("/marketing/lists", _PAGE_ROWS)
         ]
-        self._list_ids |= numbered((uuid for uuid, *_ in found), CAMPAIGN_BITS, where)
+        self._list_ids |= _by_number((uuid for uuid, *_ in found), where)
         return found
 
     def _list_uuid(self, number: int) -> str:
@@ -656,7 +656,7 @@ class SendGrid:
                 where=where,
                 fix="try again; if it stays so, the export cannot be relied on",
             )
-        numbered((one.uuid for one in found), PERSON_BITS, where)
+        distinct(((one.id, one.uuid) for one in found), where)
         return found
 
     def _suppressed(self) -> dict[str, tuple[SuppressionReason, datetime | None]]:
@@ -768,6 +768,10 @@ _COUNTED = ("requests", "bounces", "spam_reports")
 _IDENTIFIERS = ("phone_number_id", "external_id", "anonymous_id")
 
 
+def _by_number(uuids: Iterable[str], where: str) -> dict[int, str]:
+    return distinct(((number_of(one, CAMPAIGN_BITS), one) for one in uuids), where)
+
+
 def _requests(stats: Row | None) -> int:
     return int(stats["requests"]) if stats else 0
 
@@ -799,7 +803,7 @@ def _read_contacts(lines: Iterator[str], where: str) -> Iterator[_Contact]:
                 "A contact of the export has no id or address", outcome_unknown=False, where=where
             )
         yield _Contact(
-            number_of(uuid, PERSON_BITS),
+            person_number(given.get("external_id"), uuid),
             uuid,
             given["email"],
             parse_time(given.get("created_at"), where),

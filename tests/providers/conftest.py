@@ -5,15 +5,18 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from datetime import timedelta
+from datetime import datetime, timedelta
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any, Self
 
+import httpx
 import pytest
 
 from tasks.core import DrivenClock
-from tasks.drills import SimulatedEsp, Sink
+from tasks.drills import SimulatedBrevo, SimulatedEsp, SimulatedSendGrid, Sink
 from tasks.providers import Provider, connect_provider
 
 PEOPLE = 130
@@ -74,8 +77,109 @@ def esp(tmp_path: Path, clock: DrivenClock, sink: Sink) -> Iterator[SimulatedEsp
         yield esp
 
 
-def plan_of(url: str, timeout: float = 5.0) -> SimpleNamespace:
-    return SimpleNamespace(kind="listmonk", api_url=url, timeout_seconds=timeout, download_hosts=())
+def plan_of(
+    url: str, timeout: float = 5.0, *, kind: str = "listmonk", hosts: tuple[str, ...] = ()
+) -> SimpleNamespace:
+    return SimpleNamespace(kind=kind, api_url=url, timeout_seconds=timeout, download_hosts=hosts)
+
+
+class Vendors:
+    """A simulated vendor and our connector to it; campaigns are made at the vendor as its own interface does it."""
+
+    def __init__(
+        self,
+        kind: str,
+        clock: DrivenClock,
+        *,
+        people: int = 40,
+        hosts: tuple[str, ...] = (),
+        transport: httpx.BaseTransport | None = None,
+    ) -> None:
+        self.kind, self.clock, self._hosts, self._transport = kind, clock, hosts, transport
+        self.server: Any = {"sendgrid": SimulatedSendGrid, "brevo": SimulatedBrevo}[kind](clock, people)
+        self._batches: list[tuple[str, datetime]] = []
+        self._http = httpx.Client(
+            base_url=f"{self.server.url}/v3",
+            headers={"Authorization": f"Bearer {self.server.token}", "api-key": self.server.token},
+            verify=False,  # plain HTTP on loopback: reading the authorities would take longest
+        )
+        self.provider: Any = self._connect()
+        self.news = self.provider.lists()[0].id
+
+    @staticmethod
+    @contextmanager
+    def connect(kind: str, server: Any, clock: DrivenClock, **options: Any) -> Iterator[Provider]:
+        """Connect once more."""
+        provider = connect_provider(kind, plan_of(server.url, kind=kind), "", server.token, clock, **options)
+        yield provider
+        provider.close()
+
+    def _connect(self) -> Provider:
+        file = None
+        if self._batches:
+            file = self.clock.path.with_name("batches.csv")
+            rows = [f"{name},{name},{at.isoformat()},3" for name, at in self._batches]
+            file.write_text("\n".join(["batch_id,name,send_at,people", *rows]))
+        plan = plan_of(self.server.url, kind=self.kind, hosts=self._hosts)
+        return connect_provider(
+            self.kind, plan, "", self.server.token, self.clock, batches=file, transport=self._transport
+        )
+
+    def campaign(
+        self, name: str, *, at: timedelta | None = None, kind: str = "", useful: timedelta | None = None
+    ) -> int:
+        """Create a draft to the list News, planned for `at` from now."""
+        now = self.clock.now()
+        tags = ["weekly", *([f"kind:{kind}"] if kind else [])]
+        tags += [f"useful-until:{(now + useful).isoformat()}"] if useful else []
+        time = f"{now + at:%Y-%m-%dT%H:%M:%SZ}" if at else None
+        if self.kind == "sendgrid":
+            body: dict[str, Any] = {
+                "name": name, "categories": tags, "send_to": {"list_ids": [self.server.news]},
+                "email_config": {"subject": name, "html_content": "<p>Hello</p>", "sender_id": 1},
+            }  # fmt: skip
+            made = self._http.post("/marketing/singlesends", json=body | ({"send_at": time} if time else {}))
+        else:
+            sender = {"name": "Shop", "email": "news@shop.example"}
+            body = {
+                "name": name, "subject": name, "htmlContent": "<p>Hello</p>", "sender": sender,
+                "recipients": {"listIds": [1]},
+                "tag": "; ".join([*tags, *([f"send-at:{(now + at).isoformat()}"] if at else [])]),
+            }  # fmt: skip
+            made = self._http.post("/emailCampaigns", json=body)
+        made.raise_for_status()
+        return next(one.id for one in self.provider.campaigns() if one.name == name)
+
+    def go(self, number: int) -> None:
+        """Schedule a draft at its time, or send it at once where it has none."""
+        one = self.provider.campaign(number)
+        self.provider.reschedule(number) if one.send_at else self.provider.start(number)
+
+    def batch(self, at: timedelta) -> int:
+        """Hand three messages to SendGrid under a batch id, to be sent `at` from now."""
+        name = f"batch{len(self._batches) + 1}"
+        self._batches.append((name, self.clock.now() + at))
+        self.server.add_batch(name, self.clock.now() + at, [f"{name}-{n}" for n in range(3)])
+        self.provider.close()
+        self.provider = self._connect()
+        return next(one.id for one in self.provider.campaigns() if one.uuid == name)
+
+    def touch(self, number: int) -> None:
+        """Let Brevo note that a contact changed, as it does by itself."""
+        if self.kind == "brevo":
+            self.server.opt_out(number)
+
+    def sent(self, name: str = "") -> list[str]:
+        """Return who got a message (of the campaign called `name`), as the mailbox has it."""
+        return [one.person for one in self.server.mailbox() if not name or one.campaign == name]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.provider.close()
+        self._http.close()
+        self.server.close()
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Simulated vendors: the documented states, deadlines, limits and errors of SendGrid and Brevo, on loopback."""
