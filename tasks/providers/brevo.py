@@ -617,11 +617,8 @@ def _content(row: Row) -> Row:
         "subject", "previewText", "replyTo", "toField", "htmlContent", "header", "footer", "mirrorActive",
         "inlineImageActivation",
     )  # fmt: skip
-    kept = {
-        key: row[key]
-        for key in keys
-        if row.get(key) not in (None, "", "[DEFAULT_HEADER]", "[DEFAULT_FOOTER]")
-    }
+    # In square brackets Brevo names a default of the account, which it does not take back.
+    kept = {key: row[key] for key in keys if row.get(key) is not None and not _is_default(row[key])}
     sender = row.get("sender") or {}
     # Brevo takes a sender by id or by address, not by both.
     kept["sender"] = (
@@ -630,6 +627,10 @@ def _content(row: Row) -> Row:
         else {key: sender[key] for key in ("name", "email") if key in sender}
     )
     return kept
+
+
+def _is_default(value: Any) -> bool:
+    return value == "" or (isinstance(value, str) and value.startswith("[DEFAULT_"))
 
 
 def _not_told(name: str, campaign_id: int | None) -> NotOffered:

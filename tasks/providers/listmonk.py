@@ -396,7 +396,7 @@ class Listmonk:
                 for one in _memberships(row, self.name)
                 if one.status == "unsubscribed"
             ]
-        for row in self._pages("/bounces", {}):
+        for row in self._pages("/bounces", {"order": "asc"}):
             where = f"{self.name}: bounces"
             if row.get("type") in ("hard", "complaint"):
                 reason: SuppressionReason = "complaint" if row["type"] == "complaint" else "hard_bounce"
@@ -474,7 +474,7 @@ class Listmonk:
         page, total, totals = 1, 0, set()
         while True:
             answer = mapping(
-                self._api.get(path, params | {"page": page, "per_page": _PAGE_ROWS, "order": "ASC"}), where
+                self._api.get(path, {"order": "ASC"} | params | {"page": page, "per_page": _PAGE_ROWS}), where
             )
             rows = rows_of(answer, where, "results")
             total = integer(answer, "total", where)

@@ -142,6 +142,7 @@ class SimulatedBrevo(Vendor):
             ("POST", "/contacts/lists/{id}/contacts/add", lambda ask: self._members(ask, add=True)),
             ("POST", "/contacts/lists/{id}/contacts/remove", lambda ask: self._members(ask, add=False)),
             ("GET", "/contacts/folders", lambda ask: _page("folders", _named(self._folders), ask)),
+            ("POST", "/contacts/folders", self._create_folder),
             ("GET", "/smtp/blockedContacts", lambda ask: _page("contacts", self._blocked, ask)),
         ]
 
@@ -254,6 +255,11 @@ class SimulatedBrevo(Vendor):
         }  # fmt: skip
 
     # Lists and contacts
+
+    def _create_folder(self, ask: Asked) -> Answer:
+        number = len(self._folders) + 1
+        self._folders[number] = ask.body["name"]
+        return Answer(201, {"id": number})
 
     def _create_list(self, ask: Asked) -> Answer:
         if ask.body["folderId"] not in self._folders:
