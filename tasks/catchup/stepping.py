@@ -299,7 +299,7 @@ class Stepping:
         def withhold() -> None:
             # Whoever left one list stays on the campaign's others: that was their wish.
             self.desk.provider.set_unsubscribed(asked, [list_id])
-            self.desk.provider.set_unsubscribed(opted_out, held.list_ids)
+            self.witnesses.opt_out_of(opted_out, held.list_ids)
 
         def withheld() -> Evidence | None:
             mailable = {
@@ -354,8 +354,14 @@ class Stepping:
             self.witnesses.pass_on_new_opt_outs()
             harm = limit_passed(desk.limits, [self.witnesses.harm(campaign_id, now.sent)])
             stalled = at - moved_at > patience
-            if harm or stalled or (step.deadline is not None and at >= step.deadline - GUARD):
-                self._stop(step, campaign_id, harm or ("nothing moved" if stalled else "its deadline came"))
+            urgent = harm or (step.deadline is not None and at >= step.deadline - GUARD)
+            if stalled and now.sent and not self._can_stop():
+                return  # it moves no more and says no end: whom it reached is not known
+            if stalled or (urgent and self._can_stop()):
+                if self._can_stop():  # what cannot be stopped goes on to its end
+                    self._stop(
+                        step, campaign_id, harm or ("nothing moved" if stalled else "its deadline came")
+                    )
                 if stalled:
                     raise Stopped(
                         "The provider takes campaigns but sends nothing",
@@ -369,12 +375,21 @@ class Stepping:
             desk.keep_lease()
             desk.clock.sleep(wait)
 
+    def _can_stop(self) -> bool:
+        capabilities = self.desk.provider.capabilities
+        return bool(capabilities.find("cancel", "running") or capabilities.hold("running"))
+
     def _stop(self, step: Step, campaign_id: int, why: str) -> None:
+        def end() -> None:
+            if self.desk.provider.capabilities.find("cancel", "running") is None:
+                self.desk.provider.pause(campaign_id)
+            self.desk.provider.cancel(campaign_id)
+
         self.desk.make(
             f"{step.key}:stop",
             "cancel",
             f"campaign/{campaign_id}",
-            call=lambda: self.desk.provider.cancel(campaign_id),
+            call=end,
             read_back=lambda: self.desk.status_in(campaign_id, *OVER),
             previous={"status": "running"},
             undo={},

@@ -165,6 +165,15 @@ class Witnesses:
         if self.opted_out() - self.gate().to_push:
             self._gate = self.pass_gate()
 
+    def opt_out_of(self, people: set[int], list_ids: Iterable[int]) -> None:
+        """Tell the provider of people who want no more mail: on these lists, or everywhere where no list keeps that."""
+        if not people:
+            return
+        if self.desk.provider.capabilities.list_opt_outs:
+            self.desk.provider.set_unsubscribed(people, list_ids)
+        else:
+            self.desk.provider.blocklist(people)
+
     def _push(self, opted_out: Iterable[int], vanished: Iterable[tuple[int, int | None]]) -> None:
         """Unsubscribe at the provider whoever opted out and is still mailable there, and read it back."""
         self._push_missing(set(opted_out), set(vanished))
@@ -192,7 +201,8 @@ class Witnesses:
 
         def push() -> None:
             for on, people in sorted(todo.items()):
-                self.desk.provider.set_unsubscribed(people, [on])
+                self.opt_out_of(people & everywhere, [on])
+                self.desk.provider.set_unsubscribed(people - everywhere, [on])
                 crash_point("recover.consent:pushed")
 
         def in_place() -> Evidence | None:

@@ -149,6 +149,7 @@ BREVO = Capabilities(
     fires_late=None,
     stop_all="not through the API",
     page_rows=_CAMPAIGN_ROWS,
+    list_opt_outs=False,
     rates=(
         RateLimit(
             "contacts", 10, timedelta(seconds=1), "contacts, lists and folders", _LIMITS, ("/contacts",)

@@ -230,6 +230,8 @@ class Capabilities:
         stop_all: how everything of the account is stopped at once, in words.
         page_rows: rows that one page of its lists holds at most.
         needs_user: whether its API takes a user beside the token.
+        list_opt_outs: whether an opt-out from one list leaves a mark there; where not, taking people off a list
+            forgets their wish, and an opt-out blocks them everywhere.
     """
 
     kind: str
@@ -241,6 +243,7 @@ class Capabilities:
     stop_all: str
     page_rows: int
     needs_user: bool = False
+    list_opt_outs: bool = True
     rates: tuple[RateLimit, ...] = ()
     traps: tuple[Trap, ...] = ()
 

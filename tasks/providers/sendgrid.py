@@ -160,11 +160,12 @@ SENDGRID = Capabilities(
     fires_late=None,
     stop_all="not through the API",
     page_rows=_PAGE_ROWS,
+    list_opt_outs=False,
     traps=(
         Trap(
             "triggered says nothing",
             "a Single Send stays `triggered` whether it is in flight, done, or was never begun",
-            "in flight while nothing of it has left, or for an hour; its statistics say how much left",
+            "in flight while nothing of it has left, and for an hour while less left than its lists hold",
             _SINGLE_SENDS,
         ),
         Trap(
@@ -280,7 +281,8 @@ class SendGrid:
         for row in rows:
             # The list tells nothing of the audience; of what is over it is not needed.
             uuid = text(row, "id", self.name)
-            over = row.get("status") == "triggered" and _requests(stats.get(uuid))
+            at = parse_time(row.get("send_at") or row.get("updated_at"), self.name)
+            over = _requests(stats.get(uuid)) and at is not None and not self._is_recent(at)
             full = row if over else mapping(self._api.get(f"/marketing/singlesends/{uuid}"), self.name)
             singles.append(self._campaign(full, stats, counts))
         return [*singles, *self._batch_campaigns()]
@@ -291,12 +293,8 @@ class SendGrid:
             return next(one for one in self._batch_campaigns() if one.id == campaign_id)
         uuid = self._campaign_uuid(campaign_id)
         row = mapping(self._api.get(f"/marketing/singlesends/{uuid}"), self.name)
-        stats, counts = {}, {}
-        if row.get("status") == "triggered":
-            stats = self._stats(uuid)
-        if not _requests(stats.get(uuid)):
-            counts = {one: count for one, _, count in self._all_lists()}
-        return self._campaign(row, stats, counts)
+        stats = self._stats(uuid) if row.get("status") == "triggered" else {}
+        return self._campaign(row, stats, {one: count for one, _, count in self._all_lists()})
 
     def find_campaign(self, name: str) -> Campaign | None:
         """Return the Single Send called exactly `name` (the oldest of several)."""
@@ -430,6 +428,9 @@ class SendGrid:
                 total[key] += integer(one, key, where)
         return found
 
+    def _is_recent(self, at: datetime) -> bool:
+        return self._clock.now() - at < _IN_FLIGHT
+
     def _campaign(self, row: Row, stats: dict[str, Row], counts: dict[str, int]) -> Campaign:
         where = f"{self.name}: campaign {row.get('id')}"
         status, send_at = row.get("status"), parse_time(row.get("send_at"), where)
@@ -449,7 +450,8 @@ class SendGrid:
         sent = _requests(stats.get(uuid))
         known = stats.get(uuid) or {}
         started = (send_at or parse_time(row.get("updated_at"), where)) if status == "triggered" else None
-        in_flight = started is not None and (not sent or self._clock.now() - started < _IN_FLIGHT)
+        planned = sum(counts.get(one, 0) for one in lists)
+        in_flight = started is not None and sent < planned and (not sent or self._is_recent(started))
         triggered: CampaignStatus = "running" if in_flight else "finished"
         for one in lists:
             self._list_ids[number_of(one, CAMPAIGN_BITS)] = one
@@ -463,7 +465,7 @@ class SendGrid:
             latest_useful_at=labels.latest_useful_at,
             list_ids=tuple(number_of(one, CAMPAIGN_BITS) for one in lists),
             # SendGrid never says whom it meant to mail: only as long as nothing left do the lists stand for that.
-            to_send=sent or sum(counts.get(one, 0) for one in lists),
+            to_send=sent or planned,
             sent=sent,
             started_at=started,
             tags=labels.tags,

@@ -164,11 +164,6 @@ class Vendors:
         self.provider = self._connect()
         return next(one.id for one in self.provider.campaigns() if one.uuid == name)
 
-    def touch(self, number: int) -> None:
-        """Let Brevo note that a contact changed, as it does by itself."""
-        if self.kind == "brevo":
-            self.server.opt_out(number)
-
     def sent(self, name: str = "") -> list[str]:
         """Return who got a message (of the campaign called `name`), as the mailbox has it."""
         return [one.person for one in self.server.mailbox() if not name or one.campaign == name]

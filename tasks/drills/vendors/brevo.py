@@ -295,7 +295,8 @@ class SimulatedBrevo(Vendor):
         if len(ask.body["contacts"]) > 100:
             return self.refusal(400, "at most 100 contacts at once")
         for change in ask.body["contacts"]:
-            self._contacts[change["id"]] |= {key: value for key, value in change.items() if key != "id"}
+            changed = {key: value for key, value in change.items() if key != "id"}
+            self._contacts[change["id"]] |= changed | {"modifiedAt": _time(self.clock.now())}
         return Answer(204)
 
 
