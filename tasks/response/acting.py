@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from tasks.catchup import Change, make
-from tasks.incidents import Journal
+from tasks.incidents import Action, Journal
 from tasks.providers import Campaign, Provider, ProviderRefused
 from tasks.response.table import PlanLine
 
@@ -24,6 +24,16 @@ class Looks:
         limits = [provider.capabilities.rate_of(one) for one in holds]
         self.scarce = any(limit is not None and limit.scarce for limit in limits)
         self._seen: dict[int, Campaign] = {}
+        self._stops: dict[tuple[str, str], list[Action]] | None = None
+
+    def earlier(self, journal: Journal, incident_id: str, kind: str, target: str) -> list[Action]:
+        """Return the stops of one campaign by runs before this one; the journal is read once."""
+        if self._stops is None:
+            self._stops = {}
+            for one in journal.actions(incident_id):
+                if one.key.startswith("respond/"):
+                    self._stops.setdefault((one.kind, one.target), []).append(one)
+        return self._stops.get((kind, target), [])
 
     def campaign(self, campaign_id: int, *, fresh: bool = False) -> Campaign:
         """Return the campaign as it is now; where looks are scarce, as the last look at everything showed it."""
@@ -103,11 +113,7 @@ def _stop(
 ) -> dict[str, Any]:
     wanted = _STOPPED[line.action]
     target = f"campaign/{line.campaign_id}"
-    earlier = [
-        one
-        for one in journal.actions(incident_id)
-        if one.kind == line.action and one.target == target and one.key.startswith("respond/")
-    ]
+    earlier = looks.earlier(journal, incident_id, line.action, target)
     done = sum(1 for one in earlier if one.status == "done")
     again = done if now.status not in wanted else max(done - 1, 0)
     calls: dict[str, Callable[[int], None]] = {"pause": provider.pause, "unschedule": provider.unschedule}

@@ -243,3 +243,20 @@ def test_contracts_are_proposed_linted_and_listed_from_the_command_line(backed_u
     broken = CliRunner().invoke(app, ["checks", "lint", *at, "--json"], catch_exceptions=False)
     assert broken.exit_code == 1
     assert {one["line"] for one in json.loads(broken.output)["problems"]} >= {5}
+
+
+def test_what_a_provider_can_do_is_shown_with_its_sources() -> None:
+    shown = CliRunner().invoke(app, ["providers", "show", "sendgrid"]).output
+    pause = next(
+        line.split("\t") for line in shown.splitlines() if line.startswith("batch\tscheduled\tpause")
+    )
+    assert pause[4:6] == ["resume", "10 minutes before send_at; thrown away 72 hours after send_at"]
+    assert pause[-1] == "twilio.com/docs/sendgrid/api-reference/cancel-scheduled-sends"
+    listed = CliRunner().invoke(app, ["providers", "list"]).output
+    assert "100 per hour" in next(line for line in listed.splitlines() if line.startswith("brevo"))
+
+
+def test_a_kind_of_provider_that_is_not_there_is_told_with_those_that_are() -> None:
+    result = CliRunner().invoke(app, ["providers", "show", "pigeon"])
+    assert isinstance(result.exception, UsageError)
+    assert "brevo, listmonk, sendgrid" in str(result.exception)
