@@ -218,6 +218,26 @@ def test_counters_that_lag_behind_do_not_make_a_campaign_untouched(vendor) -> No
     assert vendor.judge() == Counter()
 
 
+@pytest.mark.parametrize("kind", ["brevo"])
+def test_where_calls_are_scarce_a_stop_costs_one_and_the_looks_are_shared(vendor) -> None:
+    for number in range(1, 6):
+        scheduled(vendor, f"News {number}", number * HOUR)
+    vendor.vendors.server.calls.clear()
+    vendor.respond()
+    calls = Counter(
+        call.rsplit("/", 1)[-1] if "PUT" in call else call for call in vendor.vendors.server.calls
+    )
+    assert calls == {"status": 5, "GET /v3/emailCampaigns": 3}
+
+
+@pytest.mark.parametrize("kind", ["brevo"])
+def test_a_stop_that_was_accepted_and_does_not_show_is_found_by_the_last_look(vendor) -> None:
+    scheduled(vendor, "News", HOUR)
+    vendor.vendors.server._status = lambda *_: type(vendor.vendors.server.refusal(400, ""))(204)
+    with pytest.raises(AssertionError, match="News"):
+        vendor.respond()
+
+
 @pytest.mark.parametrize("kind", ["sendgrid"])
 def test_a_single_send_in_flight_is_left_to_go_on_and_gets_no_catch_up_beside_it(vendor) -> None:
     vendor.vendors.server.stuck = True
@@ -226,8 +246,9 @@ def test_a_single_send_in_flight_is_left_to_go_on_and_gets_no_catch_up_beside_it
     vendor.clock.advance(60)
     incident, [line] = vendor.respond()
     assert (line.action, line.undo, line.audience) == ("", "", 40)
-    vendor.vendors.server.stuck = False
+    vendor.vendors.server.stuck, vendor.vendors.server.messages_per_minute = False, 4
     assert vendor.recover(incident) == []
+    assert len(vendor.judge()) < 40
     vendor.clock.advance(2 * HOUR)
     assert len(vendor.judge()) == 40
 

@@ -185,9 +185,10 @@ def bench(request, tmp_path_factory) -> Iterator[Bench]:
     made.close()
 
 
-@pytest.fixture
-def journal(bench, tmp_path) -> Iterator[Journal]:
-    with Journal.open(f"sqlite:///{tmp_path / 'journal.sqlite'}", bench.clock) as one:
+@pytest.fixture(scope="module")
+def journal(bench, tmp_path_factory) -> Iterator[Journal]:
+    """One journal; each test declares an incident of its own in it."""
+    with Journal.open(f"sqlite:///{tmp_path_factory.mktemp('journal') / 'j.sqlite'}", bench.clock) as one:
         yield one
 
 
@@ -211,7 +212,7 @@ def stop(bench: Bench, journal: Journal, incident: str, line: PlanLine) -> dict[
 def test_a_fault_leaves_a_clear_message_and_a_journal_that_goes_on(bench, journal, fault, spoils) -> None:
     number = bench.scheduled()
     incident = journal.declare(
-        "esp", cause_class="unknown", summary="x", detected_at=bench.clock.now(), declared_by="desk"
+        f"esp {number}", cause_class="unknown", summary="x", detected_at=bench.clock.now(), declared_by="desk"
     ).id
     healthy = bench.provider()
     [line] = plan_table(
