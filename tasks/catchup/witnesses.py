@@ -102,9 +102,9 @@ class Witnesses:
         Raises:
             Stopped: nobody can tell who some of them are.
         """
-        known = self.known()
-        strangers, anonymous = set(opted_out) - known, sum(who >= ANONYMOUS for who in known)
-        if strangers and anonymous:
+        strangers = self.gone(opted_out)
+        anonymous = pc.sum(pc.greater_equal(self._everybody(), ANONYMOUS)).as_py() or 0
+        if len(strangers) and anonymous:
             raise Stopped(
                 f"{plural(len(strangers), 'person')} opted out at the shop whom {self.desk.incident.provider} does not"
                 f" know by customer number, and {plural(anonymous, 'contact')} there have none",
@@ -279,10 +279,14 @@ class Witnesses:
 
     def gone(self, people: Iterable[int] | pa.Array) -> pa.Array:
         """Return those of `people` whom the provider did not know when this run looked: they were erased."""
+        asked = people_table(people)["subscriber_id"]
+        return asked.filter(pc.invert(pc.is_in(asked, value_set=self._everybody())))
+
+    def _everybody(self) -> pa.Array:
+        """Return the people whom the provider knew when this run looked; somebody may have been erased since."""
         if self._known is None:
             self._known = pa.array(self.desk.provider.subscriber_ids(), pa.int64())
-        asked = people_table(people)["subscriber_id"]
-        return asked.filter(pc.invert(pc.is_in(asked, value_set=self._known)))
+        return self._known
 
     def _by_counters(self, held: HeldCampaign, members: Iterable[Campaign]) -> tuple[pa.Table, bool]:
         """Return what counters prove where no log is kept, and whether the rest of the audience was not attempted.
