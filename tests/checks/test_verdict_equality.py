@@ -254,7 +254,7 @@ def verdicts(batch: Any, checks: dict[str, Any]) -> dict[str, Found]:
         info = one.exception_info
         assert info.get("raised_exception") is False, (name, str(info)[:2000])
         observed = one.result.get("unexpected_count", one.result.get("observed_value"))
-        if isinstance(observed, float):
+        if isinstance(observed, int | float):  # pandas makes floats of whole numbers beside a missing one
             observed = None if math.isnan(observed) else float(f"{observed:.9g}")
         found[name] = (bool(one.success), observed)
     return found
