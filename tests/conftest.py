@@ -55,7 +55,6 @@ class Proof:
 PROMISES: dict[str, str] = runpy.run_path(str(Path(__file__).with_name("promises.py")))["PROMISES"]
 PROOFS: dict[str, Proof] = {}
 KILLS = Path(tempfile.gettempdir()) / f"mailstay-kills-{os.getpid()}"
-_STARTED = time.monotonic()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -109,7 +108,6 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
             promise = line.strip("| ").partition(" |")[0]
             if line.startswith("| ") and promise in PROMISES.values():
                 rows.setdefault(promise, line)
-    minutes = (time.monotonic() - _STARTED) / 60
     lines = [
         "# What is proven, and how often",
         "",
@@ -117,8 +115,8 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
         "generated input, history, world or kill; a kill is SIGKILL of a real process at a named point of its work,",
         "after which the work is run again.",
         "",
-        f"Last run: {today}, Python {platform.python_version()}, {session.testscollected:,} tests "
-        f"in {minutes:.0f} minutes on {os.cpu_count()} cores.",
+        f"Last renewed {today} on Python {platform.python_version()} and {os.cpu_count()} cores: "
+        "each row says when it was run.",
         "",
         "| promise | tests | cases | kills | at points | run | proven in |",
         "|---|--:|--:|--:|--:|---|---|",
