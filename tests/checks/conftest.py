@@ -357,7 +357,8 @@ def addresses_in() -> Callable[[Any], list[str]]:
     def texts(thing: Any) -> Iterator[str]:
         if isinstance(thing, Path):
             for path in sorted(thing.rglob("*")):
-                if path.suffix in {".html", ".json", ".js", ".css", ".txt", ".md", ".svg"}:
+                pages = path.parent.name != "assets"  # vendored files name their authors
+                if pages and path.suffix in {".html", ".json", ".js", ".css", ".txt", ".md", ".svg"}:
                     yield path.read_text(encoding="utf-8")
         else:
             yield str(thing)
