@@ -315,7 +315,13 @@ class InsideBench(Bench):
         self._asked = Listmonk.__new__(Listmonk)
         self._asked.name, self._asked._clock = "esp", self.clock
         self._asked._api = JsonApi(
-            "esp", f"{URL}/api", auth=(USER, TOKEN), timeout_seconds=5, clock=self.clock, transport=transport
+            "esp",
+            f"{URL}/api",
+            auth=(USER, TOKEN),
+            timeout_seconds=5,
+            clock=self.clock,
+            transport=transport,
+            envelope="data",
         )
         self._asked.close = lambda: None  # type: ignore[method-assign]
 

@@ -147,6 +147,7 @@ def test_nothing_that_a_run_leaves_behind_holds_an_address_and_rows_are_shown_to
     """Prefect's logs and artifact, the signed verdicts, history, pages and Data Docs; and `checks` on top of them."""
     from prefect.artifacts import Artifact
     from prefect.client.orchestration import get_client
+    from prefect.client.schemas.sorting import LogSort
     from typer.testing import CliRunner
 
     from flows.cli import app
@@ -164,7 +165,7 @@ def test_nothing_that_a_run_leaves_behind_holds_an_address_and_rows_are_shown_to
         deadline = time.monotonic() + 20
         logs = ""
         while "is quarantined" not in logs and time.monotonic() < deadline:  # they are sent in the background
-            logs = "\n".join(one.message for one in client.read_logs(limit=200))
+            logs = "\n".join(one.message for one in client.read_logs(limit=200, sort=LogSort.TIMESTAMP_DESC))
             time.sleep(0.2)
     assert "is quarantined" in logs
     kept = {"logs": logs, "artifact": str(Artifact.get("validate"))}
