@@ -7,7 +7,6 @@ where that can be helped. Brevo exports recipients only of a campaign that was s
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
@@ -15,8 +14,8 @@ from typing import Any
 
 import httpx
 
-from tasks.core import Clock, mask_addresses
-from tasks.providers.errors import NotOffered, ProviderGarbled, ProviderRefused, ProvidersError
+from tasks.core import Clock
+from tasks.providers.errors import NotOffered, ProviderGarbled, ProviderRefused
 from tasks.providers.http import PATIENCE, JsonApi, parse_time
 from tasks.providers.labels import Labels
 from tasks.providers.model import (
@@ -42,6 +41,7 @@ from tasks.providers.shapes import (
     integer,
     mapping,
     person_number,
+    probed,
     read_after,
     rows_of,
     text,
@@ -238,13 +238,12 @@ class Brevo:
 
     def health(self) -> Probe:
         """Read one contact, which costs nothing of the hourly limit; never raises."""
-        begun = time.monotonic()
-        try:
+
+        def look() -> None:
             answer = self._api.get("/contacts", {"limit": 1, "offset": 0, "sort": "asc"}, attempts=1)
             rows_of(mapping(answer, self.name), self.name, "contacts")
-        except ProvidersError as error:
-            return Probe(False, time.monotonic() - begun, self._clock.now(), mask_addresses(error.what))
-        return Probe(True, time.monotonic() - begun, self._clock.now())
+
+        return probed(look, self._clock)
 
     def running_stats(self) -> list[RunningStats]:
         """Return the campaigns that are being sent now."""

@@ -7,7 +7,6 @@ there; where they answer 404, `send_log` and `events` raise `NotOffered` and the
 
 from __future__ import annotations
 
-import time
 from collections.abc import Iterable, Iterator, Sequence
 from datetime import datetime
 from http import HTTPStatus
@@ -15,8 +14,8 @@ from typing import Any, cast, get_args
 
 import httpx
 
-from tasks.core import Clock, mask_addresses
-from tasks.providers.errors import NotOffered, ProviderGarbled, ProviderRefused, ProvidersError
+from tasks.core import Clock
+from tasks.providers.errors import NotOffered, ProviderGarbled, ProviderRefused
 from tasks.providers.http import JsonApi, parse_time
 from tasks.providers.model import (
     Campaign,
@@ -34,7 +33,7 @@ from tasks.providers.model import (
     SuppressionReason,
     Trap,
 )
-from tasks.providers.shapes import chunks, integer, mapping, rows_of, whole, written
+from tasks.providers.shapes import chunks, integer, mapping, probed, rows_of, whole, written
 
 _STATUSES = get_args(CampaignStatus)
 _SEND_STATUSES = get_args(SendStatus)
@@ -191,13 +190,12 @@ class Listmonk:
 
     def health(self) -> Probe:
         """Read one campaign and the running stats: `/health` answers true without looking at its database."""
-        begun = time.monotonic()
-        try:
+
+        def look() -> None:
             self._api.get("/campaigns", {"page": 1, "per_page": 1, "no_body": "true"}, attempts=1)
             self._api.get("/campaigns/running/stats", attempts=1)
-        except ProvidersError as error:
-            return Probe(False, time.monotonic() - begun, self._clock.now(), mask_addresses(error.what))
-        return Probe(True, time.monotonic() - begun, self._clock.now())
+
+        return probed(look, self._clock)
 
     def running_stats(self) -> list[RunningStats]:
         """Return the campaigns that the sender works on now, stopping ones included."""

@@ -7,7 +7,6 @@ SendGrid has no per-recipient log of a Single Send in its API: who got one is to
 from __future__ import annotations
 
 import csv
-import time
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
@@ -22,7 +21,6 @@ from tasks.providers.errors import (
     NotOffered,
     ProviderGarbled,
     ProviderRefused,
-    ProvidersError,
     ProviderUnavailable,
 )
 from tasks.providers.http import PATIENCE, JsonApi, parse_time
@@ -51,6 +49,7 @@ from tasks.providers.shapes import (
     mapping,
     number_of,
     person_number,
+    probed,
     read_after,
     rows_of,
     text,
@@ -254,13 +253,12 @@ class SendGrid:
 
     def health(self) -> Probe:
         """Read one Single Send; never raises."""
-        begun = time.monotonic()
-        try:
+
+        def look() -> None:
             answer = self._api.get("/marketing/singlesends", {"page_size": 1}, attempts=1)
             rows_of(mapping(answer, self.name), self.name, "result")
-        except ProvidersError as error:
-            return Probe(False, time.monotonic() - begun, self._clock.now(), mask_addresses(error.what))
-        return Probe(True, time.monotonic() - begun, self._clock.now())
+
+        return probed(look, self._clock)
 
     def running_stats(self) -> list[RunningStats]:
         """Return the Single Sends that may be in flight."""

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-from tasks.core import sha256_hex
-from tasks.providers.errors import ProviderGarbled, ProviderRefused, ProviderUnavailable
+from tasks.core import Clock, mask_addresses, sha256_hex
+from tasks.providers.errors import ProviderGarbled, ProviderRefused, ProvidersError, ProviderUnavailable
 from tasks.providers.http import Json
+from tasks.providers.model import Probe
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -132,3 +134,13 @@ def chunks(values: Iterable[T], size: int) -> Iterator[Sequence[T]]:
     ordered = list(values)
     for start in range(0, len(ordered), size):
         yield ordered[start : start + size]
+
+
+def probed(look: Callable[[], None], clock: Clock) -> Probe:
+    """Return whether `look` got the answer it wanted, and how long that took; never raises for the provider's sake."""
+    begun = time.monotonic()
+    try:
+        look()
+    except ProvidersError as error:
+        return Probe(False, time.monotonic() - begun, clock.now(), mask_addresses(error.what))
+    return Probe(True, time.monotonic() - begun, clock.now())
