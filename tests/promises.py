@@ -30,6 +30,7 @@ PROMISES = {
     "tests/checks/test_verdict_equality.py": "The fused engine gives the verdicts of Great Expectations on pandas and on SQLite",
     "tests/checks/test_segments.py": "A table measured by segment is the table measured in one piece, whatever was kept or damaged",
     "tests/checks/test_fused.py": "A rule that cannot be asked is told from bad data, in a checkpoint of 100 tables too",
+    "tests/checks/test_privacy.py": "An address in a snapshot is told by no check, in whatever place and format",
     "tests/checks/test_dirty_matrix.py": "Every kind of dirt quarantines the snapshot with its reason and without an address",
     "tests/checks/test_past.py": "A consent that vanished, loosened or moved back quarantines, unless a record makes it legitimate; nothing passes for want of data",
     "tests/flows/test_validate.py": "A killed validate leaves the snapshot unproven or judged; the next run judges it",

@@ -83,7 +83,8 @@ def scrub(error: str, known: set[str]) -> str:
     line = re.sub(r"^\([\w.]+\) ", "", line)
     line = re.sub(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"", keep, line)
     line = re.sub(r"['\"].*", "<value>", line) if line.count("'") % 2 or line.count('"') % 2 else line
-    return mask_addresses(re.sub(r"(?<![\w<])-?\d[\d.,:\-]*", "<number>", line))[:300]
+    line = mask_addresses(line)  # before the numbers: %40 is an @
+    return re.sub(r"(?<![\w<])-?\d[\d.,:\-]*", "<number>", line)[:300]
 
 
 def _passing(result: Mapping[str, Any], *, names: bool, personal: bool) -> dict[str, Any]:

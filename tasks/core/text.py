@@ -9,7 +9,7 @@ from tasks.core.errors import UsageError
 # Too wide rather than too narrow: letters of every script, whatever else mail systems take before the @ (RFC 5322 lets
 # it be quoted, with spaces), and the ways in which URLs, JSON and HTML write an @.
 _ADDRESS = re.compile(
-    r"""(?:"[^"\n]{1,64}"|[^\s<>()\[\]{},;:"|]+?)(?:@|%40|\\u0040|&\#64;)"""
+    r"""(?:(?:\\?"){1,3}[^"\n]{1,64}(?:\\?"){1,3}|[^\s<>()\[\],;:"]+?)(?:@|%40|\\u0040|&\#64;)"""
     r"""(?:\[[^\]\s]+\]|[^\s<>()\[\]{},;:"'|]+)""",
     re.IGNORECASE,
 )

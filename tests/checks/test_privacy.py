@@ -22,7 +22,7 @@ from tasks.checks import running
 from tasks.checks.contracts import Contract, RowRule
 from tasks.checks.findings import CheckReport
 from tasks.checks.history import remember
-from tasks.checks.privacy import redact
+from tasks.checks.privacy import redact, scrub
 from tasks.core import MailstayError
 from tests.checks.conftest import AT, Shop
 
@@ -164,22 +164,17 @@ def hold_against(
     return report
 
 
-def one_of_each(most: int) -> Any:
-    return settings(
-        max_examples=most,
-        phases=[Phase.explicit, Phase.generate],  # a case takes a second or two: shrinking it would take minutes
-        suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
-    )(
-        given(
-            plants=st.lists(st.sampled_from(PLACES), min_size=1, max_size=6, unique_by=lambda one: one.__name__),
-            address=ADDRESSES,
-            asked=FORMATS,
-        )
-    )  # fmt: skip
-
-
 @pytest.mark.slow
-@one_of_each(300)
+@settings(
+    max_examples=300,
+    phases=[Phase.explicit, Phase.generate],  # a case takes a second or two: shrinking it would take minutes
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(
+    plants=st.lists(st.sampled_from(PLACES), min_size=1, max_size=6, unique_by=lambda one: one.__name__),
+    address=ADDRESSES,
+    asked=FORMATS,
+)
 def test_a_planted_address_is_told_nowhere_in_many_ways(
     contracts: dict[str, Contract], tmp_path_factory: pytest.TempPathFactory, **case: Any
 ) -> None:
@@ -313,3 +308,8 @@ def test_files_that_cannot_be_read_are_told_without_what_they_hold(
     assert "could not be run" in str(caught.value)
     assert TOKEN not in str(caught.value) + said.getvalue()
     assert caught.value.__suppress_context__, "no traceback brings the database's words back"
+
+
+def test_an_address_that_is_also_the_name_of_a_column_is_masked_as_urls_write_it() -> None:
+    name = f"https://shop.example/?to={TOKEN}%40secret.example"
+    assert TOKEN not in scrub(f"Conversion Error: Could not convert string '{name}' to INT32", {name})

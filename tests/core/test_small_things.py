@@ -45,6 +45,11 @@ def test_canonical_json_refuses_what_json_cannot_say(value: float) -> None:
 
 
 def test_addresses_are_masked_in_any_text() -> None:
+    for quoted in ('"a b"@x.example', '""a b""@x.example', '\\"a b\\"@x.example'):
+        assert mask_addresses(f"is {quoted} VARCHAR") == "is <address> VARCHAR"
+    assert mask_addresses("for {a}|b@x.example") == "for <address>", (
+        "braces and bars are letters of an address"
+    )
     assert mask_addresses("to <o'neil+x@mail.example.co.uk>, c12@shop.example") == "to <<address>>, <address>"
     assert (
         mask_addresses("an jürgen@münchen.de: o#b@x.com, 'q@x.com'") == "an <address>: <address>, <address>'"
