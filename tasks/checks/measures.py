@@ -72,7 +72,10 @@ class Figure:
                 count = sum(row[0] for row in there)
                 return float(sum(row[1] for row in there)) / count if count else None
         count, _, squares = reduce(_pooled, there, (0, 0.0, 0.0))
-        return math.sqrt(squares / (count - 1)) if count > 1 else None
+        if count < 2:
+            return None
+        # Infinities, and squares too large for a number, leave no distance from the mean.
+        return math.sqrt(squares / (count - 1)) if math.isfinite(squares) else math.nan
 
 
 def _edge(kind: Literal["min", "max"], values: list[Any]) -> Any:

@@ -445,9 +445,12 @@ class Measurer:
             repeated = keys[times > 1]
             found = tuple(int(np.isin(keys, repeated).sum()) for keys in held)
             return Answer(sum(found), by_segment=found, keys=repeated)
+        holding = [at for at, keys in enumerate(held) if len(keys)]
+        if not holding:  # what was suspected in an earlier snapshot is gone
+            return Answer(0, by_segment=(0,) * len(held))
         key, _ = self._key(self.tables[name], measure.columns)
         listed = ", ".join(f"here.{quote(column)}" for column in measure.columns)
-        scan = self._scan(name, [at for at, keys in enumerate(held) if len(keys)])
+        scan = self._scan(name, holding)
         with self._held(mailstay_repeated=self._keys_table(name, measure, suspects)):
             groups = self._ask(
                 f"SELECT any_value({key}), count(*) FROM {scan} here "

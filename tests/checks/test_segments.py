@@ -212,6 +212,17 @@ def test_orphans_are_counted_again_once_a_parent_has_gone(tmp_path: Path) -> Non
     assert found == [0, 0, 4, 0]
 
 
+def test_values_that_repeated_and_are_gone_do_not_break_the_rule(tmp_path: Path) -> None:
+    store, asked = Store(tmp_path), Repeats(("name",))
+    found = [
+        store.measurer((child_rows, ALL_PARENTS), Kept(tmp_path / "kept", b"secret")).measure(
+            "children", [asked]
+        )[asked]
+        for child_rows in ([people(0, 20), people(0, 20)], [[]])
+    ]
+    assert [(one.value, one.error) for one in found] == [(40, ""), (0, "")]
+
+
 def test_what_another_secret_sealed_is_not_believed(tmp_path: Path) -> None:
     store, state = Store(tmp_path), ([people(0, 20)], ALL_PARENTS)
     store.answers(state, Kept(tmp_path / "kept", b"forged"))
