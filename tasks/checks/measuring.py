@@ -9,6 +9,7 @@ the whole table whichever segments were read; a property test holds it against t
 from __future__ import annotations
 
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -409,7 +410,12 @@ class Measurer:
         """Return all keys that may occur twice: of segments that were compared before only new ones with them."""
         before, suspects = self._repeated_before(name, measure)
         places = range(self._pieces(name))
-        new = [at for at in places if self._segment(name, at) not in before]
+        new = []
+        for at in places:  # a segment that stands there once more than before was not compared with itself
+            if before[segment := self._segment(name, at)]:
+                before[segment] -= 1
+            else:
+                new.append(at)
         rows = [one.count for one in self._listed[name, measure.columns]]
         if sum(rows[at] for at in new) * _MANY > sum(rows):
             return _twice(self._arrays(name, measure.columns, places))
@@ -632,12 +638,12 @@ class Measurer:
         if not (exact and listed.ascending):  # the ends say nearly all of an ascending list
             self._kept.keep_keys(segment, asked, listed.keys)
 
-    def _repeated_before(self, name: str, measure: Repeats) -> tuple[set[str], Keys]:
-        """Return which segments were compared with each other before, and the keys that were suspected then."""
+    def _repeated_before(self, name: str, measure: Repeats) -> tuple[Counter[str], Keys]:
+        """Return how often each segment was compared with the others before, and the keys that were suspected then."""
         if self._kept is None:
-            return set(), np.empty(0, np.uint64)
+            return Counter(), np.empty(0, np.uint64)
         noted = self._kept.figures(name).get("repeated", {}).get(self._asked_keys(name, measure.columns), {})
-        return set(noted.get("segments", ())), np.array(noted.get("keys", ()), np.uint64)
+        return Counter(noted.get("segments", ())), np.array(noted.get("keys", ()), np.uint64)
 
     def _note_repeated(self, name: str, measure: Repeats, repeated: Keys) -> None:
         table = self.tables[name]

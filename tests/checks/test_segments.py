@@ -223,6 +223,17 @@ def test_values_that_repeated_and_are_gone_do_not_break_the_rule(tmp_path: Path)
     assert [(one.value, one.error) for one in found] == [(40, ""), (0, "")]
 
 
+def test_a_segment_that_stands_in_the_table_twice_repeats_all_its_values(tmp_path: Path) -> None:
+    store, asked, same = Store(tmp_path), Repeats(("name",)), people(20, 40)
+    found = [
+        store.measurer((child_rows, ALL_PARENTS), Kept(tmp_path / "kept", b"secret"))
+        .measure("children", [asked])[asked]
+        .value
+        for child_rows in ([people(100, 400), same], [people(100, 400), same, same])
+    ]
+    assert found[1] == 40
+
+
 def test_what_another_secret_sealed_is_not_believed(tmp_path: Path) -> None:
     store, state = Store(tmp_path), ([people(0, 20)], ALL_PARENTS)
     store.answers(state, Kept(tmp_path / "kept", b"forged"))
