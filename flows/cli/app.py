@@ -16,6 +16,8 @@ from typing import Annotated, Any, Literal
 import typer
 
 from flows.cli import show
+from flows.cli.actions import actions
+from flows.cli.options import JsonOption, NameOption, PlanOption
 from tasks.core import (
     MailstayError,
     UsageError,
@@ -48,13 +50,11 @@ checks = typer.Typer(help="Write contracts of tables; see what they found, since
 app.add_typer(snapshots, name="snapshots")
 app.add_typer(checks, name="checks")
 app.add_typer(incidents, name="incidents")
+app.add_typer(actions, name="actions")
 providers = typer.Typer(help="What each kind of e-mail provider can do, and how.", no_args_is_help=True)
 app.add_typer(plan, name="plan")
 app.add_typer(providers, name="providers")
 
-PlanOption = Annotated[str, typer.Option("--plan", envvar="MAILSTAY_PLAN", help="The continuity plan.")]
-JsonOption = Annotated[bool, typer.Option("--json", help="One JSON object on standard output, nothing else.")]
-NameOption = Annotated[str, typer.Option("--name", help="Your name, for the record.")]
 Ground = Literal[
     "no_longer_needed", "consent_withdrawn", "objection", "unlawful", "legal_obligation", "child"
 ]
@@ -891,6 +891,16 @@ def review(
 
         result = run(plan=plan, incident=incident)
     show.as_json(result) if json_ else show.reviewed(result)
+
+
+@app.command(epilog=EPILOGUE)
+def settle(plan: PlanOption = "plan.yaml", json_: JsonOption = False) -> None:
+    """Re-issue provisional reports whose late data are in, and remind people of open action items."""
+    with _flows(quiet=json_):
+        from flows.settle import settle as run
+
+        result = run(plan=plan)
+    show.as_json(result) if json_ else show.settled(result)
 
 
 @app.command(epilog=EPILOGUE)

@@ -701,6 +701,32 @@ def incident(content: dict[str, Any]) -> None:
     )
 
 
+def follow_ups(found: Sequence[Any]) -> None:
+    """Print action items, the one that is due first on top."""
+    from tasks.reports import say_due
+
+    if not found:
+        out.print("Nothing is left to do.")
+        return
+    table(
+        ["no.", "incident", "what", "type", "owner", "standing", "due", "done when"],
+        [
+            [
+                one.item.id,
+                one.item.incident_id,
+                one.item.title,
+                f"{one.item.type} {one.item.priority}",
+                one.item.owner,
+                one.standing,
+                say_due(one) if one.item.status == "outstanding" else one.item.evidence,
+                one.item.proof,
+            ]
+            for one in found
+        ],
+        numbers=["no."],
+    )
+
+
 def _allows(actions: Sequence[dict[str, Any]]) -> str:
     return "; ".join(
         f"{one['kind']} {one['target']}" + ("" if one.get("undoable", True) else " (for good)")
@@ -775,6 +801,18 @@ def reviewed(result: Any) -> None:
         markup=False,
     )
     out.print(f"  {result.report}", markup=False)
+
+
+def settled(result: Any) -> None:
+    """Print the reports that were settled, what the others wait for, and who was reminded."""
+    for one in result.reports:
+        reviewed(one)
+    for incident, missing in result.waiting.items():
+        out.print(f"{incident} waits for {missing}", markup=False)
+    if result.reminded:
+        out.print(f"reminded of action items: {', '.join(result.reminded)}", markup=False)
+    if not (result.reports or result.waiting):
+        out.print("Every report is settled.")
 
 
 def monitored(watched: Sequence[Any]) -> None:

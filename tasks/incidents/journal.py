@@ -676,7 +676,13 @@ class Journal:
         return self._update_item(item_id, "completed", evidence, by)
 
     def drop_item(self, item_id: int, *, reason: str, by: str) -> ActionItem:
-        """Decide not to do an action item, with the reason."""
+        """Decide not to do an action item, with the reason.
+
+        Raises:
+            JournalError: there is no reason.
+        """
+        if not reason.strip():
+            raise JournalError(f"Action item {item_id} is given up only with a reason", fix="say why")
         return self._update_item(item_id, "not_doing", reason, by)
 
     def action_items(self, incident_id: str | None = None) -> list[ActionItem]:
@@ -825,7 +831,9 @@ class Journal:
         with self._write("item") as session:
             item = session.get(Item, item_id)
             if item is None:
-                raise UnknownIncident(f"The journal has no action item {item_id}")
+                raise UnknownIncident(
+                    f"The journal has no action item {item_id}", fix="`mailstay actions list` shows them"
+                )
             if self._item(session, item).status != status:
                 self._add(
                     session,

@@ -34,6 +34,7 @@ from tasks.reports.content import (
     with_noise_band,
 )
 from tasks.reports.errors import ReportError
+from tasks.reports.followup import FollowUp, Reminder, follow_up, reminder, say_due
 from tasks.reports.writing import WrittenReport, write_report
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "DecisionRow",
     "Estimate",
     "FindingRow",
+    "FollowUp",
     "Header",
     "HourPoint",
     "ImpactLine",
@@ -59,11 +61,15 @@ __all__ = [
     "MetricRow",
     "ObjectiveRow",
     "Outage",
+    "Reminder",
     "ReportError",
     "ReputationRow",
     "ReviewContent",
     "TimelineRow",
     "WrittenReport",
+    "follow_up",
+    "reminder",
+    "say_due",
     "with_noise_band",
     "write_report",
 ]

@@ -20,7 +20,7 @@ from tasks.impact import (
     ObjectiveCheck,
     ReputationCheck,
 )
-from tasks.incidents import Action
+from tasks.incidents import Action, Communication
 from tasks.reports.casework import Case
 from tasks.reports.content import (
     ActionItemRow,
@@ -53,7 +53,7 @@ from tasks.reports.content import (
 from tasks.reports.findings import NewItem
 from tasks.reports.words import rows_at_risk as rows_at_risk_in_all
 from tasks.reports.words import rows_lost as rows_lost_in_all
-from tasks.reports.words import say_bounds, say_level, say_money
+from tasks.reports.words import say_bounds, say_level, say_money, say_time
 
 _TOLD_ACTIONS = {
     "pause": "Paused",
@@ -502,6 +502,15 @@ def _communications(case: Case) -> tuple[CommunicationRow, ...]:
             )
         )
     return tuple(rows)
+
+
+def readers_since(told: Sequence[Communication], issued: datetime | None) -> tuple[str, ...]:
+    """Return who was sent figures since a report was first issued, each with the last time; nobody before that."""
+    last: dict[str, datetime] = {}
+    for one in told:
+        if issued and one.report == "executive" and one.sent_at and one.sent_at >= issued:
+            last[one.stakeholder] = max(one.sent_at, last.get(one.stakeholder, one.sent_at))
+    return tuple(f"{name.replace('_', ' ')}, {say_time(at, year=True)}" for name, at in sorted(last.items()))
 
 
 def _cause(case: Case) -> Cause:

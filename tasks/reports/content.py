@@ -470,6 +470,7 @@ class ReviewContent:
         impact_lines: lines beside those that follow from `messages`, `data` and `outage`, which are always shown.
         hours: the revenue series of the chart, oldest first.
         changes: what changed since the version before; empty in the first.
+        had_before: who was sent the figures of an earlier version, and when.
         basis: the rows behind the figures; shown nowhere, written as tables.
     """
 
@@ -494,6 +495,7 @@ class ReviewContent:
     action_items: tuple[ActionItemRow, ...] = ()
     similar_incidents: tuple[str, ...] = ()
     changes: tuple[ChangeRow, ...] = ()
+    had_before: tuple[str, ...] = ()
     cause: Cause = field(default_factory=lambda: Cause("unknown"))
     appendix: Appendix = field(default_factory=Appendix)
     basis: Basis = field(default_factory=Basis, compare=False)

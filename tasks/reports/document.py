@@ -617,4 +617,10 @@ def _changes(content: ReviewContent) -> tuple[Block, ...]:
         (Cell(one.figure[:1].upper() + one.figure[1:]), Cell(one.before), Cell(one.after))
         for one in content.changes
     )
-    return (Table((Heading("Figure"), Heading("Before", True), Heading("Now", True)), rows),)
+    had = " and ".join(content.had_before)
+    return (
+        Table((Heading("Figure"), Heading("Before", True), Heading("Now", True)), rows),
+        Paragraph(
+            f"{had}." if had else "Nobody was sent the figures of an earlier version.", "Who had the old ones"
+        ),
+    )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -11,6 +11,7 @@ from pathlib import Path
 from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
+from prefect.client.schemas.objects import State
 
 from tasks.comms import Situation, tell
 from tasks.core import Money, UsageError, open_clock, plural
@@ -31,11 +32,21 @@ from tasks.impact import (
 )
 from tasks.incidents import open_journal
 from tasks.plan import load_plan
-from tasks.reports.assembly import Figures, assemble, rows_at_risk, rows_lost, summary_lines
+from tasks.reports.assembly import (
+    Figures,
+    assemble,
+    readers_since,
+    rows_at_risk,
+    rows_lost,
+    summary_lines,
+)
 from tasks.reports.casework import Case, open_case, open_snapshots
 from tasks.reports.content import FindingRow, ReviewContent
+from tasks.reports.errors import ReportError
 from tasks.reports.findings import action_items, lessons, plan_against_journal
-from tasks.reports.writing import WrittenReport, write_report
+from tasks.reports.followup import Reminder, follow_up, reminder
+from tasks.reports.settling import Unsettled, unsettled
+from tasks.reports.writing import WrittenReport, first_issued, write_report
 from tasks.snapshots.steps import open_plan_store
 
 ARTIFACT_LIMIT = 190_000
@@ -69,6 +80,65 @@ class Reviewed:
     findings: int
     action_items: int
     window_end: str
+
+
+@dataclass(frozen=True)
+class Settled:
+    """What `settle` came to.
+
+    Attributes:
+        reports: of every report that was settled what its review came to.
+        waiting: per incident whose report cannot be settled yet, what it waits for.
+        reminded: the stakeholders who were reminded of action items in this run.
+    """
+
+    reports: tuple[Reviewed, ...]
+    waiting: dict[str, str]
+    reminded: tuple[str, ...]
+
+
+@task(cache_policy=NO_CACHE)
+def find_reminder(plan: str) -> Reminder | None:
+    """Return what people are to be reminded of; None if no action item is overdue or due soon."""
+    loaded = load_plan(plan)
+    now = open_clock(loaded.clock_spec()).now()
+    with open_journal(loaded) as journal:
+        return reminder(follow_up(journal.action_items(), now), now)
+
+
+@task(cache_policy=NO_CACHE)
+def find_unsettled(plan: str) -> list[Unsettled]:
+    """Return every resolved incident without a settled report, and what each waits for."""
+    loaded = load_plan(plan)
+    now = open_clock(loaded.clock_spec()).now()
+    with open_journal(loaded) as journal:
+        found = unsettled(loaded, journal, open_plan_store(loaded), now)
+    for one in found:
+        get_run_logger().info(
+            "%s: %s", one.incident, f"waits for {one.waits_for}" if one.waits_for else "can be settled"
+        )
+    return found
+
+
+def settled_of(
+    waiting: Sequence[Unsettled], states: Mapping[str, State[Reviewed]], reminded: Sequence[str]
+) -> Settled:
+    """Return what the run came to.
+
+    Raises:
+        ReportError: a report could not be written; the others were.
+    """
+    failed = {incident: state.message for incident, state in states.items() if not state.is_completed()}
+    if failed:
+        raise ReportError(
+            "; ".join(f"{incident} could not be settled: {why}" for incident, why in failed.items()),
+            fix="mend it; the next run settles it",
+        )
+    return Settled(
+        reports=tuple(state.result() for state in states.values()),
+        waiting={one.incident: one.waits_for for one in waiting if not one.ready},
+        reminded=tuple(reminded),
+    )
 
 
 @task(cache_policy=NO_CACHE)
@@ -254,8 +324,12 @@ def write_review(case: Case, figures: Figures) -> tuple[ReviewContent, WrittenRe
         facts = dataclasses.replace(
             case.facts, action_items=tuple(journal.action_items(case.facts.incident.id))
         )
-    content = assemble(dataclasses.replace(case, facts=facts), figures)
-    written = write_report(content, case.loaded.resolve(case.loaded.plan.reports))
+    folder = case.loaded.resolve(case.loaded.plan.reports)
+    content = dataclasses.replace(
+        assemble(dataclasses.replace(case, facts=facts), figures),
+        had_before=readers_since(facts.communications, first_issued(folder, facts.incident.id)),
+    )
+    written = write_report(content, folder)
     get_run_logger().info("Report v%02d: %s", written.version, written.html)
     return content, written
 

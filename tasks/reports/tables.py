@@ -322,6 +322,11 @@ def _findings(content: ReviewContent) -> Iterator[Row]:
         yield {"kind": one.kind, "text": one.text, "expected": one.expected, "seen": one.seen}
 
 
+def _changes(content: ReviewContent) -> Iterator[Row]:
+    for one in content.changes:
+        yield {"figure": one.figure, "before": one.before, "after": one.after}
+
+
 def _lessons(content: ReviewContent) -> Iterator[Row]:
     for one in content.lessons:
         yield {"kind": one.kind, "text": one.text}
@@ -649,6 +654,16 @@ TABLES: tuple[TableSpec, ...] = (
             Column("seen", "text", "what the journal shows"),
         ),
         _findings,
+    ),
+    TableSpec(
+        "changes",
+        "one headline figure that is not what the version before said",
+        (
+            Column("figure", "text", "what it is"),
+            Column("before", "text", "as the version before showed it; — if it did not"),
+            Column("after", "text", "as this version shows it"),
+        ),
+        _changes,
     ),
     TableSpec(
         "lessons",

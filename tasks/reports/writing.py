@@ -6,6 +6,7 @@ import re
 import shutil
 import uuid
 from dataclasses import dataclass, fields, is_dataclass, replace
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -97,6 +98,17 @@ def versions(folder: Path, incident: str) -> list[int]:
     """Return the versions that an incident's report has, oldest first."""
     found = [_VERSION.fullmatch(one.name) for one in (folder / incident).glob("v*")]
     return sorted(int(one.group(1)) for one in found if one)
+
+
+def first_issued(folder: Path, incident: str) -> datetime | None:
+    """Return when the first version of an incident's report was made; None if there is none."""
+    import pyarrow.parquet as pq
+
+    first = folder / incident / "v01" / "tables" / "report.parquet"
+    issued: datetime | None = (
+        pq.ParquetFile(first).read(["issued_at"]).column(0)[0].as_py() if first.exists() else None
+    )
+    return issued
 
 
 def check_content(content: ReviewContent) -> None:

@@ -57,6 +57,7 @@ RUNBOOKS = (
     "respond",
     "recover",
     "review",
+    "settle",
     "notify",
 )
 

@@ -104,9 +104,47 @@ def test_incidents_are_listed_the_newest_first(plan: Path, journal: Journal) -> 
     assert [one["id"] for one in found] == ["INC-0002", "INC-0001"]
 
 
+def test_action_items_are_listed_by_their_due_date_and_closed_on_evidence(
+    plan: Path, journal: Journal
+) -> None:
+    now = journal.clock.now()
+    journal.declare("esp", cause_class="unknown", summary="s", detected_at=now, declared_by="x")
+    later = journal.action_item(
+        "INC-0001", title="later", type="prevent", owner="desk", due_at=now + timedelta(days=20), proof="p"
+    )
+    due = f"{now - timedelta(days=2):%Y-%m-%d}"
+    options = ["--title", "sooner", "--owner", "ops", "--due", due, "--proof", "a drill", "--plan", str(plan)]
+    sooner = json.loads(run("actions", "add", "INC-0001", *options, "--json"))
+
+    def listed(*arguments: str) -> list[tuple[str, str]]:
+        found = json.loads(run("actions", "list", "--plan", str(plan), "--json", *arguments))["actions"]
+        return [(one["item"]["title"], one["standing"]) for one in found]
+
+    assert listed() == [("sooner", "overdue"), ("later", "open")]
+    assert listed("--owner", "desk") == [("later", "open")]
+    assert "was due" in run("actions", "list", "--plan", str(plan))
+    run("actions", "done", str(sooner["id"]), "--evidence", "drill 7", "--name", "Ada", "--plan", str(plan))
+    run(
+        "actions",
+        "drop",
+        str(later.id),
+        "--because",
+        "the vendor is gone",
+        "--name",
+        "Ada",
+        "--plan",
+        str(plan),
+    )
+    assert listed() == []
+    assert listed("--closed") == [("sooner", "completed"), ("later", "not doing")]
+    assert "Nothing is left to do" in run("actions", "list", "--plan", str(plan))
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
+        (["actions", "done", "9", "--evidence", "x", "--name", "x"], "no action item 9"),
+        (["actions", "list", "--incident", "INC-0009"], "INC-0009"),
         (["snapshots", "list"], "There is no store"),
         (["incidents", "show", "INC-0009"], "INC-0009"),
         (["respond", "esp", "--name", "x", "--wait-minutes", "2000"], "--wait-minutes"),

@@ -29,6 +29,9 @@ class Played:
     early: Any = None
     settled: Any = None
     again: Any = None
+    waiting: Any = None
+    settling: Any = None
+    over: Any = None
     refusals: dict[str, str] = field(default_factory=dict)
     told: dict[str, int] = field(default_factory=dict)
 
@@ -37,6 +40,7 @@ class Played:
 def played(tmp_path_factory, prefect_server):
     """A small world: backup, outage, a response by hand, the real recovery, and reviews before and after settling."""
     from flows.review import review
+    from flows.settle import settle
 
     folder = tmp_path_factory.mktemp("review")
     saved = dict(os.environ)
@@ -56,9 +60,13 @@ def played(tmp_path_factory, prefect_server):
         result.early = review(plan=plan)
         result.told["early"] = _told(world, result.incident)
         result.refusals["settle"] = _refusal(review, plan=plan, settle=True)
+        result.waiting = settle(plan=plan)
         world.play_until(resolved + timedelta(hours=48, minutes=30))
+        result.settling = [settle(plan=plan)]
         _snapshots(world)
-        result.settled = review(plan=plan, settle=True)
+        result.settling.append(settle(plan=plan))
+        [result.settled] = result.settling[-1].reports
+        result.over = settle(plan=plan)
         result.told["settled"] = _told(world, result.incident)
         result.again = review(plan=plan, incident=result.incident)
         result.told["again"] = _told(world, result.incident)
@@ -160,6 +168,47 @@ def test_a_report_is_provisional_until_late_data_are_in_and_then_issued_again(pl
     assert Path(played.early.report).exists()
     assert Path(played.settled.report).exists()
     assert "Late data can still change the figures" in played.refusals["settle"]
+
+
+def test_settle_waits_for_the_time_and_then_for_the_snapshots_and_then_for_nothing(played):
+    incident = played.incident
+    assert "until then orders and events can come late" in played.waiting.waiting[incident]
+    assert "a valid snapshot of esp and shop from after" in played.settling[0].waiting[incident]
+    assert [one.incident for one in played.settling[1].reports] == [incident]
+    assert played.settling[1].waiting == {}
+    assert (played.over.reports, played.over.waiting) == ((), {})
+
+
+def test_settle_reminds_of_work_that_is_due_once_a_week(played):
+    reminded = [one.reminded for one in (played.waiting, *played.settling, played.over)]
+    assert reminded[0] == ("marketing_team",)
+    assert (
+        sum(len(one) for one in reminded) <= 2
+    )  # the items that are due in two days become overdue meanwhile
+    mails = [one.read_text() for one in (played.plan.parent / "outbox").glob("**/*.eml")]
+    assert any("Decide on the messages whose outcome nobody knows" in one for one in mails)
+
+
+def test_the_table_of_changes_is_the_difference_of_the_two_versions_and_names_who_had_the_old_one(played):
+    before, after = (Path(one.report).parent / "tables" for one in (played.early, played.settled))
+    changes = pd.read_parquet(after / "changes.parquet").set_index("figure")
+    assert len(pd.read_parquet(before / "changes.parquet")) == 0
+
+    def said(folder: Path) -> dict[str, str]:
+        report = pd.read_parquet(folder / "report.parquet").iloc[0]
+        deferred = pd.read_parquet(folder / "deferred_orders.parquet")["total_minor"].sum()
+        counts = ("due", "delayed", "on_time", "suppressed", "dropped", "unknown", "duplicated")
+        figures = {f"messages {one.replace('_', ' ')}": f"{report[one]:,}" for one in counts}
+        return figures | {"standing": report["settlement"], "deferred loss": f"£{deferred / 100:,.0f}"}
+
+    old, new = said(before), said(after)
+    assert old["deferred loss"] != new["deferred loss"]  # late orders came in
+    for figure in old:
+        if old[figure] == new[figure]:
+            assert figure not in changes.index
+        else:
+            assert tuple(changes.loc[figure, ["before", "after"]]) == (old[figure], new[figure])
+    assert "leadership" in Path(played.settled.report).read_text().split("Who had the old ones")[1][:300]
 
 
 def test_a_review_made_again_gives_the_same_figures_and_repeats_no_action_item(played):

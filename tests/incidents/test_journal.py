@@ -306,6 +306,8 @@ def test_an_action_item_closes_only_on_evidence(declared: Incident, journal: Jou
     )
     with pytest.raises(JournalError, match="only on evidence"):
         journal.complete_item(item.id, evidence=" ", by="ops")
+    with pytest.raises(JournalError, match="only with a reason"):
+        journal.drop_item(item.id, reason="", by="ops")
     journal.complete_item(item.id, evidence="drill 7", by="ops")
     assert [one.status for one in journal.action_items(declared.id)] == ["completed"]
 
