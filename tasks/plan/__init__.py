@@ -1,5 +1,6 @@
 """The continuity plan: one YAML file, typed, linted, with a JSON Schema for editors."""
 
+from tasks.plan.editing import diff, edited
 from tasks.plan.linting import Finding, lint
 from tasks.plan.loading import LoadedPlan, PlanError, load_plan, plan_schema, secret
 from tasks.plan.models import (
@@ -47,6 +48,8 @@ __all__ = [
     "Stakeholder",
     "StatusPagePlan",
     "StorePlan",
+    "diff",
+    "edited",
     "lint",
     "load_plan",
     "plan_schema",

@@ -386,6 +386,16 @@ class FindingRow:
 
 
 @dataclass(frozen=True)
+class Proposal:
+    """One changed value of the plan: `key` is the path to it; `because` says what the incident showed."""
+
+    key: str
+    before: object
+    after: object
+    because: str
+
+
+@dataclass(frozen=True)
 class LessonRow:
     """What went well, what went poorly, where we got lucky."""
 
@@ -471,6 +481,7 @@ class ReviewContent:
         hours: the revenue series of the chart, oldest first.
         changes: what changed since the version before; empty in the first.
         had_before: who was sent the figures of an earlier version, and when.
+        proposals: changes to the plan that follow from what was measured; `plan_patch` is all of them as a diff.
         basis: the rows behind the figures; shown nowhere, written as tables.
     """
 
@@ -496,6 +507,8 @@ class ReviewContent:
     similar_incidents: tuple[str, ...] = ()
     changes: tuple[ChangeRow, ...] = ()
     had_before: tuple[str, ...] = ()
+    proposals: tuple[Proposal, ...] = ()
+    plan_patch: str = ""
     cause: Cause = field(default_factory=lambda: Cause("unknown"))
     appendix: Appendix = field(default_factory=Appendix)
     basis: Basis = field(default_factory=Basis, compare=False)

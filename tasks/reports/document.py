@@ -552,6 +552,20 @@ def _lessons(content: ReviewContent) -> Iterable[Block]:
         )
     else:
         yield Paragraph("The journal shows nothing missing, late or out of order.", "Plan against journal")
+    if content.proposals:
+        yield Table(
+            (Heading("Key"), Heading("Now", True), Heading("Proposed", True), Heading("Because")),
+            tuple(
+                (Cell(one.key), Cell(str(one.before)), Cell(str(one.after)), Cell(one.because))
+                for one in content.proposals
+            ),
+            "Proposed changes to the plan",
+        )
+    if content.plan_patch:
+        yield Paragraph(
+            "The file “plan.patch” beside this report holds them. Read it, then apply it in the plan's folder with "
+            "patch -p0, or refuse it: nothing is changed by itself."
+        )
 
 
 def _items(content: ReviewContent) -> Iterable[Block]:

@@ -45,6 +45,7 @@ from tasks.reports.content import FindingRow, ReviewContent
 from tasks.reports.errors import ReportError
 from tasks.reports.findings import action_items, lessons, plan_against_journal
 from tasks.reports.followup import Reminder, follow_up, reminder
+from tasks.reports.proposals import plan_patch, proposals
 from tasks.reports.settling import Unsettled, unsettled
 from tasks.reports.writing import WrittenReport, first_issued, write_report
 from tasks.snapshots.steps import open_plan_store
@@ -325,9 +326,12 @@ def write_review(case: Case, figures: Figures) -> tuple[ReviewContent, WrittenRe
             case.facts, action_items=tuple(journal.action_items(case.facts.incident.id))
         )
     folder = case.loaded.resolve(case.loaded.plan.reports)
+    wanted = proposals(case.loaded.plan, facts, figures.objectives, figures.reputation, now=case.now)
     content = dataclasses.replace(
         assemble(dataclasses.replace(case, facts=facts), figures),
         had_before=readers_since(facts.communications, first_issued(folder, facts.incident.id)),
+        proposals=tuple(wanted),
+        plan_patch=plan_patch(case.loaded.path.read_text(encoding="utf-8"), case.loaded.path.name, wanted),
     )
     written = write_report(content, folder)
     get_run_logger().info("Report v%02d: %s", written.version, written.html)

@@ -327,6 +327,11 @@ def _changes(content: ReviewContent) -> Iterator[Row]:
         yield {"figure": one.figure, "before": one.before, "after": one.after}
 
 
+def _proposals(content: ReviewContent) -> Iterator[Row]:
+    for one in content.proposals:
+        yield {"key": one.key, "before": str(one.before), "after": str(one.after), "because": one.because}
+
+
 def _lessons(content: ReviewContent) -> Iterator[Row]:
     for one in content.lessons:
         yield {"kind": one.kind, "text": one.text}
@@ -664,6 +669,17 @@ TABLES: tuple[TableSpec, ...] = (
             Column("after", "text", "as this version shows it"),
         ),
         _changes,
+    ),
+    TableSpec(
+        "proposals",
+        "one change to the plan that follows from what was measured",
+        (
+            Column("key", "text", "path to the value in the plan"),
+            Column("before", "text", "the value in the plan that was in force"),
+            Column("after", "text", "the value that is proposed"),
+            Column("because", "text", "what the incident showed"),
+        ),
+        _proposals,
     ),
     TableSpec(
         "lessons",

@@ -185,6 +185,8 @@ def _write_version(content: ReviewContent, version: int, folder: Path) -> None:
     (folder / "tables").mkdir(parents=True)
     for name, table in build_tables(content, version).items():
         pq.write_table(table, folder / "tables" / f"{name}.parquet", compression="zstd")
+    if content.plan_patch:
+        (folder / "plan.patch").write_text(content.plan_patch, encoding="utf-8")
     document = compose(content, version)
     (folder / "report.html").write_text(render_html(document), encoding="utf-8")
     (folder / "report.md").write_text(render_markdown(document), encoding="utf-8")

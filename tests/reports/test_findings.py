@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 
 import pandas as pd
 import pytest
 
-from tasks.impact import DataImpact, ObjectiveCheck
+from tasks.impact import DataImpact, ObjectiveCheck, ReputationCheck
 from tasks.incidents import Action, Approval, Communication, Incident, Metric, TimelineEntry
 from tasks.plan import Plan
 from tasks.reports.casework import JournalFacts
+from tasks.reports.content import Proposal
 from tasks.reports.findings import action_items, lessons, plan_against_journal
+from tasks.reports.proposals import plan_patch, proposals
 
 NINE = datetime(2011, 11, 16, 9, 0, tzinfo=UTC)
 PLAN = Plan.model_validate(
@@ -204,3 +207,75 @@ def test_a_green_page_over_a_dead_provider_is_a_lesson():
     green = (TimelineEntry(3, NINE, "false_green", "the status page says that all is well", {}, NINE),)
     rows = lessons(facts(timeline=green), counts(), data(), [], [], None)
     assert any("all was well while nothing was sent" in one.text for one in rows if one.kind == "poorly")
+
+
+CHECK = ObjectiveCheck("consent", "shop", 60, 90.0, "", "met", 60, 30.0, "", "met", 240, "met")
+
+
+def wanted(objectives=(), reputation=(), **changes):
+    found = proposals(PLAN, facts(**changes), objectives, reputation, now=at(600))
+    return {one.key: (one.before, one.after) for one in found}
+
+
+def test_an_incident_that_went_by_the_plan_changes_nothing():
+    assert wanted([CHECK]) == {}
+
+
+def test_a_missed_recovery_point_asks_for_backups_as_often_as_the_strictest_object_needs():
+    missed = [replace(CHECK, rpo="missed"), replace(CHECK, name="orders", rpo="missed", rpo_minutes=30)]
+    assert wanted(missed) == {"sources.shop.backup_every": (1440, 30)}
+
+
+def test_a_schedule_that_was_often_enough_is_not_what_failed():
+    assert wanted([replace(CHECK, rpo="missed", rpo_minutes=1440, rpa_minutes=3000.0)]) == {}
+
+
+def test_a_missed_recovery_time_is_promised_as_it_was_unless_it_is_intolerable():
+    assert wanted([replace(CHECK, rto="missed", rta_minutes=100.0)]) == {
+        "objects.consent.rto_minutes": (60, 105)
+    }
+    assert wanted([replace(CHECK, rto="missed", rta_minutes=300.0)]) == {}
+
+
+def test_a_cadence_that_was_not_kept_becomes_the_one_that_was():
+    late = (told("marketing", 0, 60), told("marketing", 100, 160), told("marketing", 161))
+    assert wanted(communications=late) == {"stakeholders.marketing.every_minutes": (60, 105)}
+
+
+def test_a_catch_up_that_hurt_asks_for_smaller_steps():
+    hurt = ReputationCheck("complaint", 1000, 5, 9000, 1, 0.001, True, 5.0, True, "breach")
+    assert wanted(reputation=[hurt]) == {"ramp.max_step": (2000, 1000)}
+    assert wanted(reputation=[replace(hurt, alarm=False, limit="none")]) == {}
+
+
+PLAN_TEXT = """\
+version: 1
+name: Shop
+journal: sqlite://
+store: {url: store}
+sources:
+  shop: {url: "sqlite://", backup_every: 1440}   # nightly
+providers:
+  esp: {kind: listmonk, api_url: "http://127.0.0.1"}
+channels:
+  desk: {kind: smtp, url_env: X, to: [ada@shop.example]}
+stakeholders:
+  marketing: {channel: desk, report: tactical}
+objects:
+  consent: {tables: [suppressions], rpo_minutes: 60, rto_minutes: 60, mtpd_minutes: 240}
+"""
+
+
+def test_the_patch_keeps_comments_gives_a_plan_that_loads_and_shows_no_address():
+    changes = [
+        Proposal("sources.shop.backup_every", 1440, 60, ""),
+        Proposal("stakeholders.marketing.every_minutes", 60, 90, ""),
+    ]
+    patch = plan_patch(PLAN_TEXT, "plan.yaml", changes)
+    assert '+  shop: {url: "sqlite://", backup_every: 60}   # nightly' in patch
+    assert "+  marketing: {channel: desk, report: tactical, every_minutes: 90}" in patch
+    assert "@" not in patch.replace("@@", "")
+
+
+def test_a_proposal_that_the_plans_own_rules_refuse_is_left_out():
+    assert plan_patch(PLAN_TEXT, "plan.yaml", [Proposal("objects.consent.rto_minutes", 60, 300, "")]) == ""
