@@ -200,9 +200,16 @@ def sql_literal(values: Values) -> pa.Array:
     return _array([_literal(one) for one in values], pa.string())
 
 
+_INFINITE = frozenset((float("inf"), float("-inf")))
+
+
 def plain_text(values: Values) -> pa.Array:
-    """Turn strings, integers and floats into their text (a column that declares a number of no fixed scale)."""
-    if not _types(values) <= {str, int, float, type(None)}:
+    """Turn strings, integers and floats into their text (a column that declares a number of no fixed scale).
+
+    Not infinity: its text is no number to SQLite, which would keep it as text.
+    """
+    found = _types(values)
+    if not found <= {str, int, float, type(None)} or (float in found and not _INFINITE.isdisjoint(values)):
         raise Unfit
     return _array([None if one is None else str(one) for one in values], pa.string())
 

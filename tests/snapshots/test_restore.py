@@ -140,6 +140,14 @@ def test_whatever_sqlite_holds_under_whatever_type_comes_back_with_its_storage_c
     check_any(tmp_path_factory.mktemp("any"), key, values, declared)
 
 
+@pytest.mark.parametrize("value", [float("inf"), float("-inf")])
+@pytest.mark.parametrize("declared", ["NUMERIC", "NUMERIC(9,3)", "REAL", "TEXT", "INTEGER"])
+def test_infinity_comes_back_as_a_number(
+    tmp_path: Path, key: SigningKey, value: float, declared: str
+) -> None:
+    check_any(tmp_path, key, [1, value, None], declared)
+
+
 @pytest.mark.slow
 @settings(max_examples=3000)
 @given(VALUES, DECLARED)
