@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import os
+import shutil
+import subprocess
+import sys
 from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
@@ -103,52 +106,49 @@ def test_the_loss_has_an_interval_around_it_and_deferred_is_exact(played):
     assert loss["currency"] == "GBP"
 
 
-def test_the_figures_are_recomputed_from_the_tables_alone(played):
-    folder = Path(played.settled.report).parent / "tables"
-    table = {one.stem: pd.read_parquet(one) for one in folder.glob("*.parquet")}
-    fates, messages, loss = table["message_fates"], played.settled.messages, played.settled.loss
-    count = fates["fate"].value_counts().reindex(FATES, fill_value=0)
-    for name in ("delayed", "on_time", "suppressed", "unknown"):
-        assert count[name] == messages[name]
-    assert count["dropped"] + count["bounced"] == messages["dropped"]
-    assert count.drop(["unknown", "not_due"]).sum() == messages["due"]
-    for name in ("duplicated", "after_latest_useful", "to_opted_out"):
-        assert fates[name].sum() == messages[name]
-    assert table["deferred_orders"]["total_minor"].sum() == loss["deferred"]
-    for name in ("net", "during", "unaided"):
-        shown = table["loss"][(table["loss"]["statistic"] == name) & (table["loss"]["level"] == 0.95)].iloc[0]
-        placebos = table["placebos"][table["placebos"]["statistic"] == name]
-        low, high = interval(shown, placebos["score"], placebos["weight"])
-        assert (low, high) == (shown["low_minor"], shown["high_minor"])
-        if name == "net":
-            assert (low, high) == (loss["low"], loss["high"])
-    gross = table["loss"][(table["loss"]["statistic"] == "gross") & (table["loss"]["level"] == 0.95)].iloc[0]
+RECOMPUTE = Path(__file__).resolve().parents[2] / "docs" / "recompute.py"
+
+
+def recompute(folder: Path) -> tuple[int, dict[str, list[str]]]:
+    """Run the page's script on a report; return its exit code and the words of every line, by figure."""
+    done = subprocess.run([sys.executable, RECOMPUTE, folder], capture_output=True, text=True, check=False)
+    assert done.returncode in (0, 1), done.stderr
+    return done.returncode, {one[:32].strip(): one[32:].split() for one in done.stdout.splitlines()}
+
+
+def test_the_headline_is_recomputed_from_the_tables_by_the_script_of_the_docs(played):
+    folder = Path(played.settled.report).parent
+    code, found = recompute(folder)
+    assert code == 0
+    messages, loss = played.settled.messages, played.settled.loss
+    for name, count in messages.items():
+        assert found[f"messages {name.replace('_', ' ')}"] == [str(count)] * 2
+    assert found["deferred, minor units"] == [str(loss["deferred"])] * 2
+    assert found["net loss, minor units"] == [str(loss["net"])] * 2
+    assert found["net loss, 95 %, minor units"] == [f"({loss['low']},", f"{loss['high']})"] * 2
+    assert {"during loss, minor units", "unaided loss, minor units", "bounce rate"} <= set(found)
+    table = pd.read_parquet(folder / "tables" / "loss.parquet").set_index(["statistic", "level"])
+    gross = table.loc["gross", 0.95]
     assert (gross["loss_minor"], gross["low_minor"]) == (loss["gross"], loss["low"] + loss["deferred"])
     assert pd.isna(gross["probability_of_loss"])  # that of net, which late orders are part of
-    assert set(table["loss"]["statistic"]) == {"net", "gross", "deferred", "during", "unaided"}
-    rates = table["reputation"].dropna(subset=["after"])
-    assert len(rates)
-    assert (rates["count"] / rates["messages"] == rates["after"]).all()
 
 
-FATES = ["delayed", "on_time", "suppressed", "dropped", "bounced", "unknown", "not_due"]
-
-
-def interval(shown: pd.Series, score: pd.Series, weight: pd.Series) -> tuple[int, int]:
-    """The 95 % interval of a loss as `reports/dataset/README.md` says that it is made, with nothing of ours."""
-
-    def reach(values: pd.Series, probability: float) -> float:
-        values = values.sort_values(kind="stable")
-        heavy = values[weight[values.index].cumsum() >= probability * (weight.sum() + 1) - 1e-9]
-        if len(heavy):
-            return float(heavy.iloc[0])
-        return float(values.iloc[-1] + 0.25 * (values.iloc[-1] - values.iloc[0]))
-
-    both = reach(score.abs(), 0.95)
-    low, high = (-reach(-score, 0.975) - both) / 2, (reach(score, 0.975) + both) / 2
-    scale = shown["scale_minor"] * (1.5 if shown["near_holiday"] else 1.0)
-    bounds = [max(shown["forecast_minor"] + one * scale, 0) - shown["observed_minor"] for one in (low, high)]
-    return round(bounds[0]), round(bounds[1])
+@pytest.mark.parametrize(
+    ("table", "figure"),
+    [
+        ("message_fates", "messages delayed"),
+        ("deferred_orders", "deferred, minor units"),
+        ("placebos", "net loss, 95 %, minor units"),
+    ],
+)
+def test_the_script_sees_a_figure_that_does_not_follow_from_its_rows(played, tmp_path, table, figure):
+    shutil.copytree(Path(played.settled.report).parent, tmp_path / "report")
+    path = tmp_path / "report" / "tables" / f"{table}.parquet"
+    rows = pd.read_parquet(path)
+    rows[rows.index % 2 == 0].to_parquet(path)
+    code, found = recompute(tmp_path / "report")
+    assert code == 1
+    assert found[figure][-1] == "DIFFERS"
 
 
 def test_the_bounces_of_the_catch_up_are_counted_from_events_and_from_its_messages_only(played):
