@@ -16,6 +16,7 @@ PROMISES = {
     "tests/snapshots/test_export.py": "An export appears whole or not at all, and overwrites nothing",
     "tests/snapshots/test_reading_page.py": "Anyone can read a backup without Mailstay, with the commands of the page",
     "tests/snapshots/test_erase.py": "An erasure, killed or not, takes the person out of every byte of the store, and changes nothing else",
+    "tests/snapshots/test_rotten_manifest.py": "A manifest that rotted stops no backup, is named, and can be brought back or given up",
     "tests/snapshots/test_faults.py": "Every flipped bit, truncation, swap, edit or removal in a store is found and named",
     "tests/snapshots/test_power_loss.py": "Power lost at any write step forgets nothing that was reported as done",
     "tests/snapshots/test_together.py": "Backups, a prune and a verify at once, or on a full disk, lose nothing and leave nothing half",

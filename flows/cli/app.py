@@ -425,7 +425,38 @@ def snapshots_list(
     """List the snapshots of the store: when, what, whether proven and what holds them."""
     _, store = _open_store(plan)
     found = store.list(source or None)
-    show.as_json({"snapshots": found}) if json_ else show.snapshot_list(found)
+    rotten = {name: str(error) for name, error in store.unreadable(source or None).items()}
+    if json_:
+        show.as_json({"snapshots": found, "unreadable": rotten})
+    else:
+        show.snapshot_list(found, rotten)
+
+
+@snapshots.command("give-up", epilog=EPILOGUE)
+def snapshots_give_up(
+    snapshot: Annotated[str, typer.Argument(help="The id of a snapshot whose manifest cannot be read.")],
+    name: NameOption,
+    confirm: Annotated[bool, typer.Option("--confirm", help="Really give it up.")] = False,
+    plan: PlanOption = "plan.yaml",
+) -> None:
+    """Give up a snapshot whose manifest is damaged and in no copy of the store: a signed tombstone takes its place.
+
+    Retention and erasure wait until then, for its objects may still be needed. Without --confirm nothing is changed.
+    """
+    from tasks.plan import load_plan
+    from tasks.snapshots import give_up
+    from tasks.snapshots.steps import open_plan_store
+
+    loaded = load_plan(plan)
+    stone = give_up(
+        open_plan_store(loaded), snapshot, clock=open_clock(loaded.clock_spec()), by=name, dry=not confirm
+    )
+    if confirm:
+        show.out.print(f"{snapshot} is given up ({stone.unreadable})")
+    else:
+        show.out.print(
+            f"{snapshot} would be given up ({stone.unreadable}). Nothing was changed: add --confirm"
+        )
 
 
 @snapshots.command("show")

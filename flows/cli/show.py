@@ -390,6 +390,13 @@ def backups(taken: Sequence[Any]) -> None:
         ],
         numbers=["tables", "not read", "rows", "size", "seconds"],
     )
+    for one in taken:
+        if one.parent_unreadable:
+            err.print(
+                f"The snapshot before {one.snapshot_id} cannot be read; `mailstay snapshots verify` says what to do",
+                markup=False,
+                style="red",
+            )
 
 
 def validations(result: Any) -> None:
@@ -516,8 +523,8 @@ def rules(found: Sequence[Any]) -> None:
     )
 
 
-def snapshot_list(found: Sequence[Any]) -> None:
-    """Print a line per snapshot."""
+def snapshot_list(found: Sequence[Any], rotten: Mapping[str, str]) -> None:
+    """Print a line per snapshot, and those whose manifest cannot be read, with why and what to do."""
     table(
         ["snapshot", "consistent at", "tables", "rows", "size", "state", "verified", "held by"],
         [
@@ -535,6 +542,8 @@ def snapshot_list(found: Sequence[Any]) -> None:
         ],
         numbers=["tables", "rows", "size"],
     )
+    for name, why in rotten.items():
+        err.print(f"{name} cannot be read: {why}", markup=False, style="red")
 
 
 def snapshot(manifest: Any, costs: Sequence[Any], read: Mapping[str, Any]) -> None:
@@ -542,6 +551,8 @@ def snapshot(manifest: Any, costs: Sequence[Any], read: Mapping[str, Any]) -> No
     out.print(f"{manifest.snapshot_id}  {manifest.started_at:%Y-%m-%d %H:%M:%S} UTC", markup=False)
     for key, value in manifest.consistency.items():
         out.print(f"  {key}: {value}", markup=False)
+    if manifest.parent_unreadable:
+        out.print(f"  the snapshot before could not be read: {manifest.parent_unreadable}", markup=False)
     table(
         ["table", "rows", "objects", "size", "read in full", "checksum", "casts"],
         [

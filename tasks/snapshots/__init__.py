@@ -23,6 +23,7 @@ from tasks.snapshots.models import (
     Ground,
     Hold,
     Level,
+    Link,
     Manifest,
     ObjectRef,
     ReadBack,
@@ -34,7 +35,7 @@ from tasks.snapshots.models import (
     split_name,
 )
 from tasks.snapshots.persons import PERSONS, PersonTable
-from tasks.snapshots.pruning import Pruned, prune
+from tasks.snapshots.pruning import Pruned, give_up, prune
 from tasks.snapshots.reading import canonical_views, connect, parquet_scan, query
 from tasks.snapshots.rehearsing import Reached, Rehearsed
 from tasks.snapshots.restoring import Restored, RestoredTable, restore
@@ -67,6 +68,7 @@ __all__ = [
     "LastRead",
     "Ledger",
     "Level",
+    "Link",
     "Manifest",
     "Mention",
     "Merged",
@@ -107,6 +109,7 @@ __all__ = [
     "erased_rows",
     "export",
     "generate_key",
+    "give_up",
     "kept_until",
     "key_pem",
     "last_read",

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from tasks.core import plural
 from tasks.snapshots.diffing import schema_changes
+from tasks.snapshots.errors import NoSnapshot
 from tasks.snapshots.models import Manifest, ObjectRef, TableEntry, snapshot_name
 from tasks.snapshots.store import Store
 
@@ -33,16 +34,19 @@ def costs(store: Store, snapshot_id: str) -> list[TableCost]:
 
     Raises:
         SnapshotError: there is no such snapshot.
-        Damaged: its manifest was changed, or the one before.
+        Damaged: its manifest was changed.
     """
     manifest = store.manifest(snapshot_id)
     parent, absent = None, "first backup"
     if manifest.sequence > 1:
         before = snapshot_name(manifest.source, manifest.sequence - 1)
-        if before in store.snapshot_ids(manifest.source):
-            parent, absent = store.manifest(before), "new table"
-        else:
+        try:
+            parent, absent = store.link(before).manifest, "new table"
+        except NoSnapshot:
             absent = f"{before} is gone: nothing to compare with"
+        else:
+            if parent is None:
+                absent = f"{before} cannot be read: nothing to compare with"
     return [
         TableCost(
             name=name,

@@ -165,11 +165,13 @@ class Manifest(Record):
 
     Args:
         parent_digest: digest of the previous manifest of this source; None for the first.
+        parent_unreadable: why the previous manifest could not be read when this one was written. `parent_digest` is
+            then the SHA-256 of the bytes that lay there, None if not even these could be read.
         consistency: the point all tables were read at: `kind`, `id`, `at` (ISO 8601) and what the source adds.
         plan_digest: digest of the plan the backup ran under.
         tools: versions of the libraries that wrote the snapshot.
         changes: what the source tells of its changes, so that the next snapshot can prove which tables had none.
-        replaced: the earlier forms of this manifest, oldest first. Neither of the two is written where there is none.
+        replaced: the earlier forms of this manifest, oldest first. None of these three is written where there is none.
     """
 
     format: Literal[1] = 1
@@ -178,6 +180,7 @@ class Manifest(Record):
     source: str
     sequence: int = Field(ge=1)
     parent_digest: Sha256 | None
+    parent_unreadable: str | None = None
     consistency: dict[str, str]
     plan_digest: str
     started_at: AwareDatetime
@@ -189,7 +192,7 @@ class Manifest(Record):
 
     @model_serializer(mode="wrap")
     def _as_it_was_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return _without_empty(handler(self), "changes", "replaced")
+        return _without_empty(handler(self), "parent_unreadable", "changes", "replaced")
 
     @property
     def digests(self) -> list[str]:
@@ -284,7 +287,8 @@ class Hold(Record):
 class Tombstone(Record):
     """A signed record that retention removed a snapshot: its place in the chain stays provable.
 
-    `earlier_digests` are those of the manifest before erasures replaced it.
+    `earlier_digests` are those of the manifest before erasures replaced it. `unreadable` says why it was given up, if
+    nobody could read it: `manifest_digest` is then the one that the next snapshot names, and `rows` is 0.
     """
 
     store_id: str
@@ -293,8 +297,13 @@ class Tombstone(Record):
     earlier_digests: list[Sha256] = []
     parent_digest: Sha256 | None
     rows: int
+    unreadable: str | None = None
     at: AwareDatetime
     by: str
+
+    @model_serializer(mode="wrap")
+    def _as_it_was_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return _without_empty(handler(self), "unreadable")
 
 
 class Erasure(Record):
@@ -340,6 +349,21 @@ class Rewrite(Record):
     objects: int
     at: AwareDatetime
     by: str
+
+
+@dataclass(frozen=True)
+class Link:
+    """A snapshot's place in the chain, also where its manifest has rotted.
+
+    Args:
+        digest: that of the manifest, or of the bytes that lie in its place; None if not even these can be read.
+        manifest: None if it cannot be read; `unreadable` says why.
+    """
+
+    snapshot_id: str
+    digest: str | None
+    manifest: Manifest | None
+    unreadable: str | None = None
 
 
 @dataclass(frozen=True)
@@ -396,6 +420,7 @@ __all__ = [
     "Ground",
     "Hold",
     "Level",
+    "Link",
     "Manifest",
     "ObjectRef",
     "ReadBack",

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field, replace
 
 from tasks.core import Progress, plural
 from tasks.snapshots.errors import Damaged
-from tasks.snapshots.models import Manifest, Reading, TableEntry
+from tasks.snapshots.models import Link, Reading, TableEntry
 from tasks.snapshots.store import Store
 from tasks.sources import ChangeFacts, SourceReader, TableFacts
 
@@ -44,17 +44,17 @@ class Narrowed:
 def narrow(
     store: Store,
     reader: SourceReader,
-    parent: Manifest | None,
+    link: Link | None,
     full_read_every: int,
     version: str,
     progress: Progress,
 ) -> Narrowed:
-    """Decide which tables are taken over from `parent`, after every byte of their objects was hashed.
+    """Decide which tables are taken over from the snapshot before, after every byte of their objects was hashed.
 
     Args:
         store: holds the objects.
         reader: the source, at the point of the new snapshot.
-        parent: the snapshot before.
+        link: the snapshot before, if there is one.
         full_read_every: a table is read at the latest in so many snapshots.
         version: of Mailstay, which writes the new snapshot.
         progress: is told of the tables.
@@ -62,11 +62,11 @@ def narrow(
     Raises:
         UsageError: the source keeps no record of its changes.
     """
-    tables = reader.tables()
+    parent, tables = link.manifest if link else None, reader.tables()
     progress.start("what has changed", len(tables))
     changes = reader.changes(parent.changes if parent else None)
     found = Narrowed(changes.facts)
-    doubt = _doubt(store, parent, version)
+    doubt = _doubt(store, link, version)
     for facts in tables:
         name = facts.name
         before = parent.tables.get(name) if parent else None
@@ -90,10 +90,11 @@ def narrow(
     return found
 
 
-def _doubt(store: Store, parent: Manifest | None, version: str) -> str | None:
-    """Return why nothing can be taken over from `parent`."""
+def _doubt(store: Store, link: Link | None, version: str) -> str | None:
+    """Return why nothing can be taken over from the snapshot before."""
+    parent = link.manifest if link else None
     if parent is None:
-        return "it is the first backup"
+        return f"{link.snapshot_id} cannot be read" if link else "it is the first backup"
     if store.state(parent.snapshot_id) == "quarantined":
         return f"{parent.snapshot_id} is quarantined"
     if any(isinstance(one, Damaged) for one in store.verdicts(parent.snapshot_id)):

@@ -10,15 +10,15 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Sequence
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 from tasks.core import Clock, UsageError, crash_point
 from tasks.snapshots.coverage import forget_superseded
-from tasks.snapshots.errors import NoSnapshot
+from tasks.snapshots.errors import AlreadyCommitted, NoSnapshot, SnapshotError
 from tasks.snapshots.leases import live_leases, sole_deleter
-from tasks.snapshots.models import object_path
+from tasks.snapshots.models import Tombstone, Verdict, object_path, snapshot_name, split_name
 from tasks.snapshots.retention import RULES, Fate, Rules, decide
 from tasks.snapshots.store import Store
 
@@ -132,6 +132,72 @@ def _delete(store: Store, ripe: Sequence[str]) -> tuple[list[str], str]:
             crash_point("prune.object_deleted")
         store.pardon(name)
     return [name for name in ripe if name not in needed], ""
+
+
+def give_up(store: Store, snapshot_id: str, *, clock: Clock, by: str, dry: bool = True) -> Tombstone:
+    """Put a signed tombstone in the place of a snapshot whose manifest nobody can read, and return it.
+
+    The chain verifies again then, and retention may remove what only that snapshot held: until then nothing is removed,
+    for the manifest might still be brought back from a copy of the store.
+
+    Args:
+        store: opened with its signing key.
+        snapshot_id: the snapshot; newer ones must follow it.
+        clock: for the time of the tombstone.
+        by: who gives it up.
+        dry: change nothing.
+
+    Raises:
+        SnapshotError: its manifest can be read, no newer snapshot follows it, or somebody else deletes just now.
+    """
+    source, sequence = split_name(snapshot_id)
+    with nullcontext() if dry else sole_deleter(store, beside_backups=True):
+        link = store.link(snapshot_id)
+        if link.unreadable is None:
+            raise SnapshotError(
+                f"The manifest of {snapshot_id} can be read", fix="leave it to retention: `mailstay prune`"
+            )
+        if store.snapshot_ids(source)[-1] == snapshot_id:
+            raise SnapshotError(
+                f"{snapshot_id} is the newest snapshot of {source}, so that its number would be taken again",
+                fix="run a backup first: it follows the damaged one",
+            )
+        digest = _links(store, source, sequence + 1)[1] or link.digest
+        if digest is None:
+            raise SnapshotError(
+                "Not a byte of the manifest can be read", where=snapshot_id, fix="repair the disk"
+            )
+        told = {one.manifest_digest for one in store.verdicts(snapshot_id) if isinstance(one, Verdict)}
+        stone = Tombstone(
+            store_id=store.store_id,
+            snapshot_id=snapshot_id,
+            manifest_digest=digest,
+            earlier_digests=sorted(told - {digest}),
+            parent_digest=_links(store, source, sequence - 1)[0] if sequence > 1 else None,
+            rows=0,
+            unreadable=link.unreadable,
+            at=clock.now(),
+            by=by,
+        )
+        if dry:
+            return stone
+        with suppress(AlreadyCommitted):
+            store.put_record(f"tombstones/{snapshot_id}.json", stone)
+        crash_point("give_up.tombstoned")
+        store.remove(snapshot_id)
+        return store.tombstone(snapshot_id)
+
+
+def _links(store: Store, source: str, sequence: int) -> tuple[str | None, str | None]:
+    """Return the digest of a place in the chain and the one that it names, as far as there are any."""
+    name = snapshot_name(source, sequence)
+    with suppress(NoSnapshot):
+        link = store.link(name)
+        return link.digest, link.manifest.parent_digest if link.manifest else None
+    with suppress(SnapshotError):
+        stone = store.tombstone(name)
+        return stone.manifest_digest, stone.parent_digest
+    return None, None
 
 
 def needed_objects(store: Store, leaving_out: Collection[str] = ()) -> set[str]:

@@ -39,6 +39,7 @@ class BackedUp:
 
     Attributes:
         unread: how many of the tables were taken over from the snapshot before, as nothing in them had changed.
+        parent_unreadable: why the manifest of the snapshot before could not be read; empty if it could.
     """
 
     snapshot_id: str
@@ -50,6 +51,7 @@ class BackedUp:
     findings: int
     seconds: float
     unread: int = 0
+    parent_unreadable: str = ""
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,12 @@ def snapshot_source(plan: str, source: str, limit_rate: str = "") -> BackedUp:
         f", {taken.unread} of them unchanged and not read" if taken.unread else "",
         seconds,
     )
+    if manifest.parent_unreadable:
+        get_run_logger().error(
+            "The snapshot before %s cannot be read (%s); verify says what to do",
+            manifest.snapshot_id,
+            manifest.parent_unreadable,
+        )
     for name, entry in manifest.tables.items():
         if entry.reading and entry.reading.contradicted:
             get_run_logger().error(
@@ -233,7 +241,11 @@ def choose_snapshot(plan: str, source: str, snapshot: str) -> str:
             )
         store.manifest(snapshot)
         return snapshot
-    return store.newest_valid(source).snapshot_id
+    chosen = store.newest_valid(source).snapshot_id
+    for name, error in store.unreadable(source).items():
+        if name > chosen:
+            get_run_logger().warning("%s is newer than %s but cannot be used: %s", name, chosen, error)
+    return chosen
 
 
 @task
@@ -676,6 +688,7 @@ def _summary(manifest: Manifest, seconds: float) -> BackedUp:
         findings=0,
         seconds=round(seconds, 3),
         unread=sum(one.reading is not None and one.reading.unread > 0 for one in manifest.tables.values()),
+        parent_unreadable=manifest.parent_unreadable or "",
     )
 
 

@@ -24,6 +24,7 @@ from tasks.snapshots.models import (
     FORMAT_VERSION,
     Hold,
     Level,
+    Link,
     Manifest,
     ObjectRef,
     ReadBack,
@@ -150,12 +151,14 @@ class Store:
     def list(self, source: str | None = None, *, strict: bool = False) -> Infos:
         """Return every snapshot (of `source`) with its state, oldest first within a source.
 
+        Those whose manifest cannot be read are left out: `unreadable` has them.
+
         Args:
             source: only its snapshots.
-            strict: refuse a state that hangs on a verdict that was changed, instead of calling it `committed`.
+            strict: refuse a manifest that cannot be read, and a state that hangs on a verdict that was changed.
 
         Raises:
-            Damaged: a manifest (or, if `strict`, a deciding verdict) was changed; `verify` names all that is wrong.
+            Damaged: a hold (or, if `strict`, a manifest or a deciding verdict) was changed.
         """
         verdicts, holds = self._all_verdicts(), self._all_holds()
         for decides in map(_deciding, verdicts.values()) if strict else ():
@@ -163,38 +166,92 @@ class Store:
                 raise Damaged(decides.what, where=decides.where, fix="run validate: a new verdict decides")
         return [
             self._info(one, verdicts.get(one.snapshot_id, []), holds.get(one.snapshot_id, []))
-            for one in self.manifests(source)
+            for one in self.manifests(source, strict=strict)
         ]
+
+    def unreadable(self, source: str | None = None) -> dict[str, Damaged]:
+        """Return the snapshots (of `source`) whose manifest cannot be read, each with why and what to do."""
+        found = {}
+        for one in self.snapshot_ids(source):
+            try:
+                self.manifest(one)
+            except NoSnapshot:
+                continue
+            except Damaged as error:
+                found[one] = error
+        return found
 
     def info(self, snapshot_id: str) -> SnapshotInfo:
         """Return one snapshot with its state."""
         return self._info(self.manifest(snapshot_id), self.verdicts(snapshot_id), self.holds(snapshot_id))
 
-    def manifests(self, source: str | None = None) -> Iterator[Manifest]:
+    def manifests(self, source: str | None = None, *, strict: bool = True) -> Iterator[Manifest]:
         """Yield the manifests of all committed snapshots (of `source`), without those retention removes meanwhile.
 
         Raises:
             SnapshotError: a manifest vanished that retention did not remove.
-            Damaged: a manifest was changed.
+            Damaged: a manifest cannot be read, unless `strict` is off: then it is left out.
         """
         for one in self.snapshot_ids(source):
             try:
                 manifest = self.manifest(one)
             except NoSnapshot:
                 self.tombstone(one)
+            except Damaged:
+                if strict:
+                    raise
             else:
                 yield manifest
+
+    def newest_link(self, source: str) -> Link | None:
+        """Return what the next snapshot of `source` follows in the chain; None if it is the first."""
+        names = self.snapshot_ids(source)
+        return self.link(names[-1]) if names else None
+
+    def link(self, snapshot_id: str) -> Link:
+        """Return a snapshot's place in the chain, also where its manifest has rotted.
+
+        It is read twice before it counts as rotten: a byte that was changed on its way here is none on the disk.
+
+        Raises:
+            NoSnapshot: there is no such snapshot.
+        """
+        for _ in range(2):
+            try:
+                manifest = self.manifest(snapshot_id)
+            except Damaged as error:
+                why = error.what
+            else:
+                return Link(snapshot_id, manifest.digest, manifest)
+        content = self.storage.found(manifest_path(snapshot_id))
+        digest = hashlib.sha256(content).hexdigest() if content is not None else None
+        return Link(snapshot_id, digest, None, unreadable=why)
 
     def manifest(self, snapshot_id: str) -> Manifest:
         """Return the manifest of a snapshot, its signature and place checked.
 
         Raises:
             NoSnapshot: there is no such snapshot.
-            Damaged: the manifest was changed, or belongs to another place or store.
+            Damaged: the manifest cannot be read, was changed, or belongs to another place or store.
         """
+        try:
+            return self._manifest(snapshot_id)
+        except Damaged as error:
+            raise Damaged(
+                error.what,
+                where=error.where,
+                fix="bring this file back from a copy of the store; if there is none, "
+                f"`mailstay snapshots give-up {snapshot_id}`",
+            ) from None
+
+    def _manifest(self, snapshot_id: str) -> Manifest:
         path = manifest_path(snapshot_id)
         try:
             content = self.storage.get(path)
+        except StoreError as error:
+            if self.storage.root is None:  # the network may be at fault, not what lies there
+                raise
+            raise Damaged(error.what, where=path) from None
         except FileNotFoundError:
             raise NoSnapshot(
                 f"There is no snapshot {snapshot_id}",
@@ -242,7 +299,16 @@ class Store:
         return newest
 
     def state(self, snapshot_id: str) -> State:
-        """Return what the newest verdict says; `committed` without one, or if that verdict was tampered with."""
+        """Return what the newest verdict says; `committed` without one, or if that verdict was tampered with.
+
+        A snapshot whose manifest cannot be read counts as `quarantined`, whatever was said of it before.
+        """
+        try:
+            self.manifest(snapshot_id)
+        except Damaged:
+            return "quarantined"
+        except NoSnapshot:
+            pass
         return _state(self.verdicts(snapshot_id))
 
     def table_files(self, snapshot_id: str, table: str) -> Names:
@@ -430,10 +496,14 @@ class Store:
 
     def remove_buried(self, snapshot_id: str) -> None:
         """Delete the manifest of a snapshot that has a tombstone, then what was said about it."""
-        self.signing_key()
         stone = self.tombstone(snapshot_id)
         if stone.manifest_digest != self.manifest(snapshot_id).digest:
             raise Damaged("The tombstone is that of another manifest", where=snapshot_id)
+        self.remove(snapshot_id)
+
+    def remove(self, snapshot_id: str) -> None:
+        """Delete what lies in the place of a manifest, then what was said about it; the chain wants a tombstone."""
+        self.signing_key()
         self.storage.delete(manifest_path(snapshot_id))
         source, sequence = split_name(snapshot_id)
         for folder in ("verify", "holds"):

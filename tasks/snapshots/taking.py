@@ -42,7 +42,8 @@ def take_snapshot(
 ) -> Manifest:
     """Copy all tables of `source` from one consistent point into `store` and return the committed manifest.
 
-    Nothing is visible before the manifest is created, everything after. A run that was killed leaves objects that
+    Nothing is visible before the manifest is created, everything after. If the manifest of the snapshot before has
+    rotted, this one follows it all the same, reads everything, and says so. A run that was killed leaves objects that
     the next run finds again by their hash and does not store twice. Memory is bounded by the batch
     and the number of readers.
 
@@ -72,9 +73,8 @@ def take_snapshot(
     crash_point("snapshot.begin")
     with lease(store, "backup"):
         wait_for_prune(store)
-        earlier = store.snapshot_ids(source.name)
-        parent = store.manifest(earlier[-1]) if earlier else None
-        before = parent.tables if parent else {}
+        parent = store.newest_link(source.name)
+        before = parent.manifest.tables if parent and parent.manifest else {}
         with source.open(clock) as reader, spooling(store.storage.root, "backup") as folder:
             narrowed = Narrowed()
             if full_read_every is not None:
@@ -272,21 +272,21 @@ def _commit(
     clock: Clock,
 ) -> Manifest:
     while True:
-        earlier = store.snapshot_ids(source)
-        parent = store.manifest(earlier[-1]) if earlier else None
-        if parent is not None and _at(parent.consistency) > _at(consistency):
+        parent = store.newest_link(source)
+        if parent and parent.manifest and _at(parent.manifest.consistency) > _at(consistency):
             raise SnapshotError(
                 f"{parent.snapshot_id} was committed meanwhile and is of a later point in time",
                 where=store.url,
                 fix="use that one; this backup's objects are reused by the next",
             )
-        sequence = split_name(earlier[-1])[1] + 1 if earlier else 1
+        sequence = split_name(parent.snapshot_id)[1] + 1 if parent else 1
         manifest = Manifest(
             store_id=store.store_id,
             snapshot_id=snapshot_name(source, sequence),
             source=source,
             sequence=sequence,
             parent_digest=parent.digest if parent else None,
+            parent_unreadable=parent.unreadable if parent else None,
             consistency=consistency,
             plan_digest=plan_digest,
             started_at=started_at,

@@ -19,7 +19,6 @@ from tasks.snapshots.models import (
     Replacement,
     Tombstone,
     Verdict,
-    manifest_path,
     name_at,
     snapshot_name,
     split_name,
@@ -264,6 +263,8 @@ class _Check:
             elif found is not None:
                 manifests[sequence] = found
         # An erasure replaces a manifest in its place: what comes after it may name any form that it had.
+        # One that found its parent rotten names bytes that may have been replaced by the manifest since.
+        unlinked = {number for number, one in manifests.items() if one.parent_unreadable}
         links: dict[int, tuple[Collection[str], str | None]] = {
             **{number: (one.digests, one.parent_digest) for number, one in manifests.items()},
             **{
@@ -273,6 +274,8 @@ class _Check:
         }
         for sequence, (_, parent) in sorted(links.items()):
             name = snapshot_name(source, sequence)
+            if sequence in unlinked:
+                continue
             if sequence - 1 in links and parent not in links[sequence - 1][0]:
                 self._broken(name, snapshot_name(source, sequence - 1))
             elif sequence == 1 and parent is not None:
@@ -307,11 +310,11 @@ class _Check:
             return manifest
         except Damaged as error:
             if findings:
-                self._add("manifest_changed", name, f"{manifest_path(name)}: {error.what}")
+                self._add("manifest_changed", name, str(error))
             return None
 
     def _link(self, manifest: Manifest, parent: Manifest) -> None:
-        if manifest.parent_digest not in parent.digests:
+        if not manifest.parent_unreadable and manifest.parent_digest not in parent.digests:
             self._broken(manifest.snapshot_id, parent.snapshot_id)
 
     def _broken(self, name: str, before: str) -> None:
@@ -327,8 +330,8 @@ class _Check:
                     "",
                     "",
                     "",
-                    f"The snapshot of {source} whose digest the plan has written down is gone: "
-                    "the newest snapshots were removed or replaced",
+                    f"The snapshot of {source} whose digest the plan has written down is gone: the newest snapshots "
+                    "were removed, replaced or damaged",
                 )
             )
 

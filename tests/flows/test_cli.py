@@ -203,6 +203,20 @@ def test_a_store_is_verified_in_parts_and_says_what_was_not_read(
         run("snapshots", "verify", "shop/00000001", "--part", "1/2", "--plan", str(plan))
 
 
+def test_a_rotten_manifest_is_listed_with_the_way_out_and_given_up_only_if_confirmed(
+    backed_up: Store, plan: Path
+) -> None:
+    backed_up.storage.put("snapshots/shop/00000001.json", b"rot")
+    listed = json.loads(run("snapshots", "list", "--plan", str(plan), "--json"))
+    assert [one["snapshot_id"] for one in listed["snapshots"]] == ["shop/00000002"]
+    assert "snapshots give-up shop/00000001" in listed["unreadable"]["shop/00000001"]
+    order = ("snapshots", "give-up", "shop/00000001", "--name", "Ada", "--plan", str(plan))
+    assert "Nothing was changed: add --confirm" in run(*order)
+    assert backed_up.unreadable()
+    assert "is given up" in run(*order, "--confirm")
+    assert (backed_up.unreadable(), backed_up.tombstone("shop/00000001").by) == ({}, "Ada")
+
+
 def test_objects_that_were_never_read_are_named_by_verify(backed_up: Store, plan: Path) -> None:
     said = run("snapshots", "verify", "--level", "structure", "--older-than", "7", "--plan", str(plan))
     assert "3 objects" in said and "not read in full for 7 days; the longest: " in said and "(never)" in said
