@@ -130,6 +130,7 @@ class DuckdbReader(SourceReader):
             )
 
     def _arrays(self, table: Table, batch_rows: int) -> Iterator[list[pa.Array]]:
+        # DuckDB itself holds the 2,048 rows of a vector, however large their values are and whatever is asked for.
         columns = ", ".join(f"{column.select} AS c{at}" for at, column in enumerate(table.columns))
         query = f"SELECT {columns} FROM {self._from(table.facts.name)}"  # noqa: S608
         batches = self._raw.sql(query).to_arrow_reader(min(batch_rows, _VECTOR))

@@ -18,7 +18,7 @@ from tasks.sources.facts import ColumnFacts, TableFacts
 
 BATCH_ROWS = 65_536
 BATCH_BYTES = 32 * 2**20
-_FIRST_ROWS = 1_024  # the first rows tell how wide the others may be
+_FIRST_ROWS = 1_024  # the first rows tell how much memory the others take as Arrow
 
 
 class Source(Protocol):
@@ -198,7 +198,7 @@ class CursorReader(SourceReader):
     def _arrays(self, table: Table, batch_rows: int) -> Iterator[list[pa.Array]]:
         fetch = min(batch_rows, _FIRST_ROWS)
         with closing(self._select(table)) as cursor:
-            while rows := self._fetch(table, cursor, fetch):
+            while rows := self._some(table, cursor, fetch):
                 got = len(rows)
                 values = list(zip(*rows, strict=True))
                 del rows
@@ -207,6 +207,20 @@ class CursorReader(SourceReader):
                 size = sum(array.nbytes for array in arrays)
                 yield arrays
                 fetch = max(1, min(batch_rows, BATCH_BYTES * got // max(1, size), 8 * fetch))
+
+    def _some(self, table: Table, cursor: Cursor, most: int) -> list[tuple[Any, ...]]:
+        """Return the next rows, at most so many, and none after the one with which they reach `BATCH_BYTES`.
+
+        One by one, for nothing before a row tells that it holds 100 MB: small columns and narrow rows do not.
+        """
+        rows: list[tuple[Any, ...]] = []
+        size = 0
+        while len(rows) < most and size < BATCH_BYTES and (one := self._fetch(table, cursor, 1)):
+            rows += one
+            for value in one[0]:
+                if value.__class__ is str or value.__class__ is bytes:
+                    size += len(value)
+        return rows
 
     @abstractmethod
     def _select(self, table: Table) -> Cursor:

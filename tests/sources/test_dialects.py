@@ -20,7 +20,7 @@ from sqlalchemy.dialects import registry
 from sqlalchemy.dialects.postgresql.psycopg import PGDialect_psycopg
 
 from tasks.core import SystemClock, UsageError
-from tasks.sources import SourceError, SourceReader, ValueDoesNotFit, open_source
+from tasks.sources import SourceError, SourceReader, ValueDoesNotFit, open_source, reading
 
 pytestmark = pytest.mark.integration
 
@@ -217,6 +217,22 @@ def test_rows_come_by_a_cursor_of_the_server(database: str, writer: sa.Connectio
         cursors = reader._connection.exec_driver_sql("SELECT statement FROM pg_cursors").all()  # type: ignore[attr-defined]
         assert any("FROM t" in one for (one,) in cursors)
         assert found + sum(batch.num_rows for batch in batches) == 5_000
+
+
+def test_large_values_after_many_small_ones_are_never_in_memory_together(
+    database: str, writer: sa.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BATCH_BYTES", 2**20)
+    run(
+        writer,
+        "CREATE TABLE t (id int PRIMARY KEY, v text)",
+        "INSERT INTO t SELECT i, CASE WHEN i > 2000 THEN repeat('x', 262144) ELSE 'x' END"
+        " FROM generate_series(1, 2080) i",
+    )
+    with open_source("s", unknown(database)).open(SystemClock()) as reader:
+        sizes = [(batch.num_rows, batch.nbytes) for batch in reader.batches("t")]
+    assert sum(rows for rows, _ in sizes) == 2_080
+    assert max(size for _, size in sizes) < 2**20 + 2**18 + 2**16
 
 
 def test_a_dialect_without_a_point_in_time_is_refused(database: str) -> None:

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from tasks.core import SystemClock
-from tasks.sources import SourceError, SourceReader, ValueDoesNotFit, open_source
+from tasks.sources import SourceError, SourceReader, ValueDoesNotFit, open_source, reading
 
 pytestmark = pytest.mark.integration
 
@@ -293,6 +293,21 @@ def test_rows_come_as_they_are_read_and_are_never_all_in_memory(
         tracemalloc.stop()
     assert rows == 6_000
     assert peak < 6_000 * 40_000 / 2
+
+
+def test_large_values_after_many_small_ones_are_never_in_memory_together(
+    database: str, writer: pymysql.cursors.Cursor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BATCH_BYTES", 2**20)
+    run(
+        writer,
+        "CREATE TABLE t (id int PRIMARY KEY, v longtext)",
+        "INSERT INTO t SELECT seq, if(seq > 2000, repeat('x', 262144), 'x') FROM seq_1_to_2080",
+    )
+    with open_source("s", database).open(SystemClock()) as reader:
+        sizes = [(batch.num_rows, batch.nbytes) for batch in reader.batches("t")]
+    assert sum(rows for rows, _ in sizes) == 2_080
+    assert max(size for _, size in sizes) < 2**20 + 2**18 + 2**16
 
 
 def test_what_others_commit_meanwhile_is_not_seen(database: str, writer: pymysql.cursors.Cursor) -> None:

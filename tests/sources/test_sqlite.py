@@ -3,9 +3,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime as dt
 import sqlite3
-from collections.abc import Callable
+import tracemalloc
+from collections.abc import Callable, Iterator
 from contextlib import closing
 from decimal import Decimal
 from pathlib import Path
@@ -17,7 +19,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.core import DrivenClock, SystemClock, UsageError
-from tasks.sources import BATCH_BYTES, SourceError, SourceReader, ValueDoesNotFit, open_source
+from tasks.sources import BATCH_BYTES, SourceError, SourceReader, ValueDoesNotFit, open_source, reading
 
 Built = Callable[..., str]
 
@@ -328,3 +330,33 @@ def test_a_batch_of_wide_rows_is_short_and_one_of_narrow_rows_is_long(built: Bui
     assert sum(rows for rows, _ in wide) == 3000
     assert max(size for _, size in wide) < 1.5 * BATCH_BYTES
     assert max(narrow) == 65_536
+
+
+def test_large_values_after_many_small_ones_are_never_in_memory_together(
+    built: Built, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(reading, "BATCH_BYTES", 2**20)
+    large = 2**18
+    rows = [(n, "x") for n in range(2_000)] + [(2_000 + n, "x" * large) for n in range(80)]
+    url = built(
+        "CREATE TABLE first (id INTEGER PRIMARY KEY, body TEXT)",
+        "CREATE TABLE later (id INTEGER PRIMARY KEY, body TEXT)",
+        "CREATE TABLE undeclared (id INTEGER PRIMARY KEY, body INTEGER)",
+        rows={"first": rows[2_000:], "later": rows, "undeclared": rows},
+    )
+    with open_source("s", url).open(SystemClock()) as reader:
+        for table, expected in (("first", 80), ("later", 2_080), ("undeclared", 2_080)):
+            tracemalloc.start()
+            batches = [(batch.num_rows, batch.nbytes) for batch in read_again(reader, table)]
+            peak = tracemalloc.get_traced_memory()[1]
+            tracemalloc.stop()
+            assert sum(number for number, _ in batches) == expected
+            assert max(size for _, size in batches) < 2**20 + large + 2**16, table
+            assert peak < 4 * 2**20, f"{table}: at most a few of the 80 values of 256 KiB"
+
+
+def read_again(reader: SourceReader, table: str) -> Iterator[pa.RecordBatch]:
+    """Yield the batches of a table, from the start where a value does not fit."""
+    with contextlib.suppress(ValueDoesNotFit):
+        next(reader.batches(table), None)
+    yield from reader.batches(table)
