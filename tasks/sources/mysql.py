@@ -177,6 +177,7 @@ class MysqlReader(CursorReader):
         return Column(replace(column.facts, cast="text"), text, pa.string(), make.text)
 
 
+_SEQUENCE = re.compile(r"nextval\(`(?:[^`]|``)+`\.`((?:[^`]|``)+)`\)")
 _CHANGED = (1146, 1412)  # no such table; its definition has changed
 
 _NUMBERS: dict[str, tuple[pa.DataType, pa.DataType]] = {
@@ -287,16 +288,7 @@ def _described(raw: Any, schema: str, name: str) -> Table:
                 columns=(*known.columns, own),
                 referred_columns=(*known.referred_columns, other),
             )
-    triggers = _run(
-        raw,
-        "SELECT trigger_name FROM information_schema.triggers"
-        " WHERE event_object_schema = %s AND event_object_table = %s ORDER BY 1",
-        which,
-    )
     ddl = _run(raw, f"SHOW CREATE TABLE {_quoted(schema)}.{_quoted(name)}")[0][1]
-    lost = [f"trigger {row[0]}" for row in triggers]
-    if "WITH SYSTEM VERSIONING" in ddl.rpartition(")")[2]:
-        lost.append("the earlier versions of its rows")
     primary = tuple(row[1] for row in keys if row[0] == "PRIMARY")
     facts = TableFacts(
         name=name,
@@ -304,11 +296,34 @@ def _described(raw: Any, schema: str, name: str) -> Table:
         primary_key=primary,
         foreign_keys=tuple(foreign.values()),
         ddl=ddl,
-        lost=tuple(lost),
+        lost=tuple(_lost(raw, schema, name, ddl)),
     )
     kinds = {column.facts.name: column.arrow for column in columns}
     by_key = all(any(test(kinds[key]) for test in _ORDERED) for key in primary)
     return Table(facts, columns, by_key=by_key)
+
+
+def _lost(raw: Any, schema: str, name: str, ddl: str) -> list[str]:
+    """Return what no restore brings back with a table: what is beside its rows, and where its numbers stood.
+
+    A view whose definition this account may not see might be of any table, and is named with each.
+    """
+    beside = _run(
+        raw,
+        "SELECT concat('trigger ', trigger_name) AS what FROM information_schema.triggers"
+        " WHERE event_object_schema = %s AND event_object_table = %s"
+        " UNION ALL SELECT concat('view ', table_name) FROM information_schema.views"
+        " WHERE table_schema = %s AND (view_definition = '' OR locate(%s, view_definition)) ORDER BY 1",
+        (schema, name, schema, f"{_quoted(schema)}.{_quoted(name)}"),
+    )
+    lost = [row[0] for row in beside]
+    lost += [f"sequence {one.replace('``', '`')}" for one in dict.fromkeys(_SEQUENCE.findall(ddl))]
+    options = ddl.rpartition("\n)")[2]
+    if number := re.search(r"\bAUTO_INCREMENT=(\d+)", options):
+        lost.append(f"AUTO_INCREMENT, the next number being {number[1]}")
+    if "WITH SYSTEM VERSIONING" in options:
+        lost.append("the earlier versions of its rows")
+    return lost
 
 
 def _kinds(raw: Any, schema: str, where: str) -> dict[str, str]:

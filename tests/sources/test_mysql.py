@@ -246,9 +246,15 @@ def test_facts_name_keys_computed_columns_and_what_is_lost(
         " UNIQUE (x), FOREIGN KEY (y, x) REFERENCES p (b, a)) COMMENT 'rows'",
         "CREATE TABLE w (word varchar(9) PRIMARY KEY)",
         "CREATE TRIGGER noted AFTER INSERT ON t FOR EACH ROW SET @x = 1",
+        "CREATE SEQUENCE `n``s`",
+        "ALTER TABLE t ADD n bigint DEFAULT nextval(`n``s`), ADD m bigint DEFAULT nextval(`n``s`)",
+        "INSERT INTO t (id, y, x) VALUES (41, NULL, 1)",
+        "CREATE VIEW both_ AS SELECT t.id, p.a FROM t, p",
+        "CREATE VIEW upon AS SELECT id FROM both_",
     )
     with open_source("s", database).open(SystemClock()) as reader:
         facts, parent = reader.facts("t"), reader.facts("p")
+        assert reader.facts("w").lost == ()
         assert reader.ordered_by("p") == ("b", "a")
         assert reader.ordered_by("w") == ()  # its collation decides the order
         assert reader.consistency["kind"] == "mysql_consistent_snapshot"
@@ -262,7 +268,13 @@ def test_facts_name_keys_computed_columns_and_what_is_lost(
     assert "hidden" in [column.name for column in facts.columns]
     assert not facts.columns[0].nullable and facts.columns[1].nullable
     assert "COMMENT 'it''s'" in facts.ddl and "UNIQUE KEY" in facts.ddl
-    assert facts.lost == ("trigger noted",)
+    assert facts.lost == (
+        "trigger noted",
+        "view both_",
+        "sequence n`s",
+        "AUTO_INCREMENT, the next number being 42",
+    )
+    assert parent.lost == ("view both_",)
 
 
 def test_a_wide_table_and_a_big_value(database: str, writer: pymysql.cursors.Cursor) -> None:
