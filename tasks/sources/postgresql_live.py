@@ -105,7 +105,11 @@ class PostgresqlLive(LiveWriter):
             ) from None
 
     def _forward(self, table: TableFacts) -> None:
-        """Move the table's sequences past its rows; PostgreSQL keeps that even if the rest is rolled back."""
+        """Move the table's sequences past its rows, never back.
+
+        PostgreSQL keeps that even if the rest is rolled back, which leaves a gap in the numbers and no more. ALTER
+        SEQUENCE … RESTART would not, but only the owner may do that, and others could take no number until the end.
+        """
         written = {column.name for column in table.columns}
         oid = self._raw.execute("SELECT %s::regclass::oid", (self._named(table.name),)).fetchone()[0]
         for sequence, name, column in owned_sequences(self._raw, oid):

@@ -639,6 +639,23 @@ def test_a_trigger_of_postgresql_finds_its_own_tables_and_may_not_change_what_is
 
 
 @pytest.mark.integration
+def test_a_restore_that_postgresql_takes_back_leaves_a_gap_in_the_numbers_and_no_more(server: Live) -> None:
+    server.run(
+        "DELETE FROM parents WHERE id IN (3, 4); ALTER TABLE parents ALTER COLUMN id RESTART WITH 3;"
+        "CREATE FUNCTION loud() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN new.day = '2000-01-01'; RETURN new; END$$;"
+        "CREATE TRIGGER t BEFORE INSERT ON parents FOR EACH ROW EXECUTE FUNCTION loud()"
+    )
+    before = [server.rows(query) for query in EVERYTHING]
+    with pytest.raises(NotGivenBack, match="1 table: parents"):
+        server.merge("insert-missing")
+    assert [server.rows(query) for query in EVERYTHING] == before
+    server.run("DROP TRIGGER t ON parents; INSERT INTO parents (code) VALUES ('new')")
+    assert server.rows("SELECT id FROM parents WHERE code = 'new'") == [(5,)], "3 and 4 are given to nobody"
+    server.merge("insert-missing")
+    assert server.rows("SELECT array_agg(id ORDER BY id) FROM parents WHERE id > 2") == [([3, 4, 5],)]
+
+
+@pytest.mark.integration
 def test_others_read_while_it_is_applied_and_a_dry_run_needs_no_right_to_write(server: Live) -> None:
     server.run(
         "DELETE FROM events WHERE id = 1; CREATE ROLE reader_only LOGIN;"
