@@ -6,7 +6,7 @@ from typing import Literal
 
 from prefect import flow
 
-from tasks.snapshots import Merged, Restored
+from tasks.snapshots import Merged, Restored, SnapshotChoice
 from tasks.snapshots.steps import (
     check_restore,
     choose_snapshot,
@@ -22,7 +22,7 @@ def restore(
     source: str,
     into: str = "",
     plan: str = "plan.yaml",
-    snapshot: str = "latest",
+    snapshot: SnapshotChoice = "latest",
     mode: Literal["empty", "insert-missing", "overwrite"] = "empty",
     apply: bool = False,
     tables: list[str] = [],  # noqa: B006 - Prefect's form shows a plain default, and nobody changes it
@@ -42,9 +42,9 @@ def restore(
 
     Args:
         source: Name of the source in the plan whose data is restored.
-        into: The database: sqlite:///path, postgresql://user@host/database, or env:NAME for an environment variable
-            that holds the URL (needed where it has a password). In the modes for a database in use, empty takes the
-            source's own.
+        into: The database to write to: sqlite:///path, postgresql://user@host/database, or env:NAME for an environment
+            variable that holds the URL (needed where it has a password). Mode `empty` needs one; in the two others,
+            nothing here means the source's own database.
         plan: Path of the continuity plan. Decides which store is read.
         snapshot: Id of the snapshot, such as shop/00000042, or latest for the newest valid one.
         mode: `empty` restores into a database that has none of the tables; `insert-missing` writes rows whose key the

@@ -12,10 +12,11 @@ from tasks.checks.steps import (
     conclude,
     publish_findings,
 )
+from tasks.snapshots import SnapshotChoice
 
 
 @flow(name="validate", flow_run_name="validate-{snapshot}-{source}")
-def validate(plan: str = "plan.yaml", snapshot: str = "latest", source: str = "all") -> Validated:
+def validate(plan: str = "plan.yaml", snapshot: SnapshotChoice = "latest", source: str = "all") -> Validated:
     """Check snapshots and mark each as `valid` or `quarantined`.
 
     Reads the store only, never the source; writes signed verdicts into the store, and pages and the history of checks

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from prefect import flow
 
+from tasks.snapshots import PartChoice
 from tasks.snapshots.steps import Verified, publish_verification, refuse_damage, verify_part
 
 
 @flow(name="verify", flow_run_name="verify-{part}")
-def verify(plan: str = "plan.yaml", part: str = "next/7") -> Verified:
+def verify(plan: str = "plan.yaml", part: PartChoice = "next/7") -> Verified:
     """Prove that the store still holds what was committed, however old it is.
 
     Disks lose data that nobody reads. Checks every manifest and the chain, reads one part of all objects in full,

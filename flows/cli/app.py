@@ -527,14 +527,33 @@ def snapshots_query(
         show.table(columns, rows)
 
 
+def _prove_by_restore(loaded: Any, store: Any, snapshot: str, *, json_: bool) -> None:
+    from tasks.snapshots import prove_by_restore, scratch, split_name
+
+    source = loaded.plan.sources.get(split_name(snapshot)[0])
+    report_progress_to(show.Bars(quiet=json_))
+    with scratch() as target:
+        restored = prove_by_restore(
+            store,
+            snapshot,
+            target,
+            mapping=source.mapping if source else None,
+            clock=open_clock(loaded.clock_spec()),
+            by="snapshots verify",
+            progress=current_progress(),
+        )
+    show.as_json(restored) if json_ else show.restored(restored)
+
+
 @snapshots.command("verify", epilog=EPILOGUE)
 def snapshots_verify(
     snapshot: Annotated[str, typer.Argument(help="A snapshot's id; all of the store if absent.")] = "",
     plan: PlanOption = "plan.yaml",
     level: Annotated[
-        Literal["structure", "content"],
+        Literal["structure", "content", "restore"],
         typer.Option(
-            help="`structure`: manifests, chain, objects and sizes; `content`: every byte hashed too."
+            help="`structure`: manifests, chain, objects and sizes; `content`: every byte hashed too; `restore`: the "
+            "snapshot that is named brought back into a scratch database and compared."
         ),
     ] = "content",
     part: Annotated[
@@ -562,8 +581,16 @@ def snapshots_verify(
 
     if part and (snapshot or level != "content"):
         raise UsageError("A part is of the whole store, and read to the last byte", fix="give --part alone")
+    if level == "restore" and not snapshot:
+        raise UsageError(
+            "Only a snapshot that is named can be brought back",
+            fix="name one; `mailstay rehearse` takes the newest valid one of every source",
+        )
     loaded = load_plan(plan)
     store = open_plan_store(loaded)
+    if level == "restore":
+        _prove_by_restore(loaded, store, snapshot, json_=json_)
+        return
     now, within = (
         open_clock(loaded.clock_spec()).now(),
         timedelta(days=older_than or loaded.plan.store.reread_days),

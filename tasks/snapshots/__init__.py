@@ -26,7 +26,9 @@ from tasks.snapshots.models import (
     Link,
     Manifest,
     ObjectRef,
+    PartChoice,
     ReadBack,
+    SnapshotChoice,
     SnapshotInfo,
     State,
     TableEntry,
@@ -37,7 +39,7 @@ from tasks.snapshots.models import (
 from tasks.snapshots.persons import PERSONS, PersonTable
 from tasks.snapshots.pruning import Pruned, give_up, prune
 from tasks.snapshots.reading import canonical_views, connect, parquet_scan, query
-from tasks.snapshots.rehearsing import Reached, Rehearsed
+from tasks.snapshots.rehearsing import Reached, Rehearsed, prove_by_restore, scratch
 from tasks.snapshots.restoring import Restored, RestoredTable, restore
 from tasks.snapshots.retention import kept_until
 from tasks.snapshots.selecting import parse_keys
@@ -80,6 +82,7 @@ __all__ = [
     "ObjectRef",
     "Overdue",
     "Part",
+    "PartChoice",
     "PersonTable",
     "Pruned",
     "Reached",
@@ -88,6 +91,7 @@ __all__ = [
     "Restored",
     "RestoredTable",
     "SigningKey",
+    "SnapshotChoice",
     "SnapshotError",
     "SnapshotInfo",
     "State",
@@ -120,12 +124,14 @@ __all__ = [
     "overdue",
     "parquet_scan",
     "parse_keys",
+    "prove_by_restore",
     "prune",
     "public_key_hex",
     "query",
     "read_ledger",
     "readmit",
     "restore",
+    "scratch",
     "snapshot_name",
     "split_name",
     "take_snapshot",

@@ -63,6 +63,10 @@ def _known_name(value: str) -> str:
 SnapshotId = Annotated[str, AfterValidator(_known_name)]
 Sha256 = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 ShortHash = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
+SnapshotChoice = Annotated[str, Field(json_schema_extra={"pattern": rf"^(latest|{_SNAPSHOT.pattern})$"})]
+"""A parameter of a flow: Prefect's form refuses a slip of the pen; the command line has our own message for it."""
+PartChoice = Annotated[str, Field(json_schema_extra={"pattern": r"^(next|\d{1,4})/\d{1,4}$"})]
+"""As `SnapshotChoice`, for a part of the store's objects."""
 KeyValue = str | int | bool | None
 
 
@@ -423,10 +427,12 @@ __all__ = [
     "Link",
     "Manifest",
     "ObjectRef",
+    "PartChoice",
     "ReadBack",
     "Reading",
     "Replacement",
     "Rewrite",
+    "SnapshotChoice",
     "SnapshotInfo",
     "State",
     "TableEntry",

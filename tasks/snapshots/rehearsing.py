@@ -9,9 +9,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from tasks.core import Clock, Progress
 from tasks.plan import MarketingObject
+from tasks.snapshots.errors import Damaged
 from tasks.snapshots.models import SnapshotInfo
-from tasks.snapshots.restoring import Restored
+from tasks.snapshots.restoring import Restored, restore
+from tasks.snapshots.store import Store
 from tasks.sources import Target, open_target
 
 
@@ -51,6 +54,37 @@ class Rehearsed:
     seconds: float
     problem: str
     objects: list[Reached]
+
+
+def prove_by_restore(
+    store: Store,
+    snapshot_id: str,
+    target: Target,
+    *,
+    mapping: str | None,
+    clock: Clock,
+    by: str,
+    progress: Progress | None = None,
+) -> Restored:
+    """Restore a snapshot, proven or not, into an empty database, and record with it whether all of it came back.
+
+    Raises:
+        Damaged: it is damaged, which is recorded and quarantines it.
+        SnapshotError: the database does not give back what was written, which is no fault of the snapshot.
+        SourceError: the database refuses it; likewise.
+        StoreError: the store was opened without its key: nothing was done.
+    """
+    store.signing_key()
+    try:
+        restored = restore(
+            store, snapshot_id, target, clock=clock, mapping=mapping, unproven=True, progress=progress
+        )
+    except Damaged as error:
+        finding = {"kind": "restore_failed", "message": error.what}
+        store.note_verified(snapshot_id, "restore", findings=[finding], at=clock.now(), by=by)
+        raise
+    store.note_verified(snapshot_id, "restore", findings=[], at=clock.now(), by=by)
+    return restored
 
 
 def reached(

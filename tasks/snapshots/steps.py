@@ -23,7 +23,7 @@ from tasks.snapshots.merging import Merged, merge
 from tasks.snapshots.models import Erasure, Ground, Manifest, split_name
 from tasks.snapshots.pruning import Pruned, prune
 from tasks.snapshots.reading import mapped_tables
-from tasks.snapshots.rehearsing import Rehearsed, reached, scratch
+from tasks.snapshots.rehearsing import Rehearsed, prove_by_restore, reached, scratch
 from tasks.snapshots.restoring import Restored, restore
 from tasks.snapshots.retention import kept_until
 from tasks.snapshots.selecting import parse_keys
@@ -433,25 +433,18 @@ def rehearse_source(plan: str, source: str, into: str) -> Rehearsed:
     given = open_target(target_url(into, loaded), schema=settings.db_schema) if into else None
     try:
         with nullcontext(given) if given else scratch() as target:
-            restored = restore(
+            restored = prove_by_restore(
                 store,
                 newest.snapshot_id,
                 target,
-                clock=clock,
                 mapping=settings.mapping,
+                clock=clock,
+                by="rehearse",
                 progress=current_progress(),
             )
     except (SnapshotError, SourceError) as error:
-        if isinstance(
-            error, Damaged
-        ):  # what the scratch database refuses or cannot hold is not the snapshot's fault
-            finding = {"kind": "restore_failed", "message": error.what}
-            store.note_verified(
-                newest.snapshot_id, "restore", findings=[finding], at=clock.now(), by="rehearse"
-            )
         get_run_logger().error("%s does not come back: %s", newest.snapshot_id, error)
         return Rehearsed(source, newest.snapshot_id, newest.rows, 0.0, str(error), [])
-    store.note_verified(newest.snapshot_id, "restore", findings=[], at=clock.now(), by="rehearse")
     objects = reached(loaded.plan.objects, mapped_tables(settings.mapping), newest, restored, clock.now())
     for one in objects:
         if not one.met:

@@ -135,6 +135,49 @@ def test_the_form_of_every_flow_describes_every_field(name: str) -> None:
     assert bare == []
 
 
+PLAIN = {"string", "boolean", "integer", "number"}
+CHANGES = {"apply", "confirm", "rewrite", "override_holds", "unproven"}
+
+
+@pytest.mark.parametrize("name", RUNBOOKS)
+def test_the_form_of_every_flow_has_plain_fields_in_order_and_changes_nothing_by_itself(name: str) -> None:
+    from prefect.utilities.callables import parameter_schema
+
+    schema = parameter_schema(getattr(importlib.import_module(f"flows.{name}"), name))
+    fields = dict(sorted(schema.properties.items(), key=lambda one: one[1]["position"]))
+    assert not schema.definitions, "a field of its own type is shown as a box of JSON"
+    for key, field in fields.items():
+        assert field["title"] == key
+        kind = field["items"]["type"] if field.get("type") == "array" else field.get("type")
+        assert kind in PLAIN, f"{key}: {field}"
+        assert (key in schema.required) == ("default" not in field)
+        assert not (key in CHANGES and field["default"]), key
+    required = [key in schema.required for key in fields]
+    assert required == sorted(required, reverse=True), "what must be given comes first"
+
+
+@pytest.mark.parametrize(
+    ("name", "field", "good", "slips"),
+    [
+        ("restore", "snapshot", ["latest", "shop/00000042"], ["shop/42", "newest", "shop-00000042", ""]),
+        ("validate", "snapshot", ["latest", "shop/00000042"], ["shop/42", "all"]),
+        ("verify", "part", ["next/7", "3/7", "1/1"], ["3 of 7", "3/", "all"]),
+        ("erase", "person", ["ab" * 32], ["ann@shop.example", ""]),
+        ("erase", "ground", ["objection"], ["because"]),
+        ("restore", "mode", ["empty", "insert-missing", "overwrite"], ["insert"]),
+    ],
+)
+def test_a_slip_of_the_pen_is_refused_by_the_form(
+    name: str, field: str, good: list[str], slips: list[str]
+) -> None:
+    from prefect.utilities.callables import parameter_schema
+    from prefect.utilities.schema_tools import validate
+
+    schema = parameter_schema(getattr(importlib.import_module(f"flows.{name}"), name)).model_dump()
+    only = {"type": "object", "properties": {field: schema["properties"][field]}}
+    assert [value for value in [*good, *slips] if validate({field: value}, only)] == slips
+
+
 def test_the_response_starts_in_plan_mode_and_asks(content: dict[str, Any]) -> None:
     respond = next(one for one in content["deployments"] if one["name"] == "respond")
     [trigger] = respond["triggers"]

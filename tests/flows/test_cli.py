@@ -20,7 +20,15 @@ from flows.cli import app, show
 from tasks.core import DrivenClock, SystemClock, UsageError
 from tasks.incidents import Journal, open_journal
 from tasks.plan import load_plan
-from tasks.snapshots import SnapshotError, Store, StoreError, generate_key, load_or_create_key, take_snapshot
+from tasks.snapshots import (
+    Damaged,
+    SnapshotError,
+    Store,
+    StoreError,
+    generate_key,
+    load_or_create_key,
+    take_snapshot,
+)
 from tasks.sources import open_source
 
 PLAN = """
@@ -215,6 +223,19 @@ def test_a_rotten_manifest_is_listed_with_the_way_out_and_given_up_only_if_confi
     assert backed_up.unreadable()
     assert "is given up" in run(*order, "--confirm")
     assert (backed_up.unreadable(), backed_up.tombstone("shop/00000001").by) == ({}, "Ada")
+
+
+def test_a_snapshot_is_verified_by_bringing_it_back(backed_up: Store, plan: Path) -> None:
+    order = ("snapshots", "verify", "--level", "restore", "--plan", str(plan))
+    with pytest.raises(UsageError, match="Only a snapshot that is named"):
+        run(*order)
+    assert "2 rows" in run(*order, "shop/00000002")
+    assert backed_up.info("shop/00000002").verified == "restore"
+    ref = backed_up.manifest("shop/00000002").tables["prices"].objects[0]
+    backed_up.storage.put(ref.path, b"rot")
+    with pytest.raises(Damaged):
+        run(*order, "shop/00000002")
+    assert backed_up.state("shop/00000002") == "quarantined"
 
 
 def test_objects_that_were_never_read_are_named_by_verify(backed_up: Store, plan: Path) -> None:
