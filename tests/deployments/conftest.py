@@ -55,7 +55,7 @@ class Deployed:
         found: dict[str, Any] = self.client.get(f"/flow_runs/{run_id}").raise_for_status().json()
         return found
 
-    def start(self, name: str, **parameters: Any) -> str:
+    def start(self, name: str, /, **parameters: Any) -> str:
         """Ask the server for a run of the deployment and return its id."""
         body = {"parameters": parameters, "state": {"type": "SCHEDULED"}}
         made = self.post(f"/deployments/{self.deployment(name)['id']}/create_flow_run", body)
@@ -172,6 +172,7 @@ def worker(
         "PREFECT_WORKER_QUERY_SECONDS": "1",
         "PREFECT_WORKER_HEARTBEAT_SECONDS": "5",
         "MAILSTAY_ROOT": str(deployed.site),
+        "MAILSTAY_SIGNING_KEY": str(deployed.site / "key.pem"),
         "MAILSTAY_ESP_USER": "mailstay",
         "MAILSTAY_ESP_TOKEN": "test",
         "SENDING_ESP_USER": user,

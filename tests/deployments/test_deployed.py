@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from functools import partial
 from pathlib import Path
 from types import ModuleType
@@ -16,6 +18,8 @@ import yaml
 
 from tasks.incidents import Journal
 from tasks.plan import load_plan
+from tasks.snapshots import load_or_create_key, read_ledger
+from tasks.snapshots.steps import open_plan_store, person_hash
 
 pytestmark = pytest.mark.integration
 
@@ -123,6 +127,62 @@ def test_automations_are_created_once_and_mended_when_they_were_changed(deployed
     by_hand = deployed.client.put(f"/automations/{ours[0]['id']}", json={**changed, "description": "by hand"})
     by_hand.raise_for_status()
     assert sorted(run_automations()) == ["unchanged", "updated"]
+
+
+@pytest.mark.slow
+def test_an_operator_backs_up_proves_restores_and_erases_by_the_forms_alone(
+    deployed: Any, worker: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the order of a bad night; the plan is the operator's own, and so is the database that is restored into."""
+    monkeypatch.setenv("MAILSTAY_SIGNING_KEY", str(deployed.site / "key.pem"))
+    load_or_create_key(deployed.site / "key.pem")
+    plan = str(tmp_path / "plan.yaml")
+    (tmp_path / "plan.yaml").write_text((deployed.site / "plan.yaml").read_text())
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("CREATE TABLE customers (customer_id INTEGER PRIMARY KEY, email TEXT)")
+        shop.execute("INSERT INTO customers VALUES (1, 'ann@shop.example'), (2, 'bob@shop.example')")
+        shop.commit()
+
+    def ran(name: str, /, **parameters: Any) -> str:
+        started = deployed.start(name, plan=plan, **parameters)
+        over = ("COMPLETED", "FAILED", "CRASHED", "CANCELLED")
+        deployed.wait_for(lambda: deployed.run(started)["state_type"] in over, 180)
+        state: str = deployed.run(started)["state_type"]
+        return state
+
+    def customers(database: str) -> list[str]:
+        with closing(sqlite3.connect(tmp_path / database)) as found:
+            return [row[0] for row in found.execute("SELECT email FROM customers ORDER BY 1")]
+
+    assert ran("backup", source="shop") == "COMPLETED", worker.read_text()[-3000:]
+    assert ran("verify", part="1/1") == "COMPLETED", worker.read_text()[-3000:]
+    into = {"source": "shop", "into": f"sqlite:///{tmp_path / 'new.db'}"}
+    assert ran("restore", **into) == "FAILED", "nothing has said yet that the snapshot is valid"
+    assert not (tmp_path / "new.db").exists() or (tmp_path / "new.db").stat().st_size == 0
+    assert ran("restore", **into, snapshot="shop/00000001", unproven=True) == "COMPLETED"
+    assert customers("new.db") == ["ann@shop.example", "bob@shop.example"]
+
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as shop:
+        shop.execute("DELETE FROM customers WHERE customer_id = 2")
+        shop.commit()
+    live = {"source": "shop", "snapshot": "shop/00000001", "mode": "insert-missing", "unproven": True}
+    assert ran("restore", **live) == "COMPLETED"
+    assert customers("shop.db") == ["ann@shop.example"], "the form changes nothing until `apply` is on"
+    assert ran("restore", **live, apply=True) == "COMPLETED"
+    assert customers("shop.db") == ["ann@shop.example", "bob@shop.example"]
+
+    person = person_hash(plan, "ann@shop.example")
+    erased = {"person": person, "name": "Ops", "ground": "consent_withdrawn", "rewrite": True}
+    store = open_plan_store(load_plan(plan))
+    assert ran("erase", **erased) == "COMPLETED"
+    assert not read_ledger(store).entries
+    assert ran("erase", **erased, confirm=True) == "COMPLETED", worker.read_text()[-3000:]
+    assert [one.kind for one in read_ledger(store).entries] == ["erased"]
+    assert store.manifest("shop/00000001").tables["customers"].rows == 1
+
+    (store.storage.root / store.manifest("shop/00000001").objects[0].path).write_bytes(b"rot")  # type: ignore[operator]
+    assert ran("verify", part="1/1") == "FAILED", "and notify tells of it"
+    assert "ann@shop.example" not in worker.read_text()
 
 
 def test_a_failed_run_starts_notify(deployed: Any, worker: Path) -> None:
