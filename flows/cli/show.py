@@ -855,7 +855,7 @@ def provider_list(found: Sequence[Any]) -> None:
                 _hold_of(one, "scheduled"),
                 _hold_of(one, "running"),
                 "; ".join(f"{rate.calls} per {in_words(rate.per)} ({rate.covers})" for rate in one.rates)
-                or "no documented limit",
+                or (f"{one.connections} at once" if one.connections else "no documented limit"),
             ]
             for one in found
         ],
@@ -864,7 +864,9 @@ def provider_list(found: Sequence[Any]) -> None:
 
 def _hold_of(one: Any, status: Any) -> str:
     hold = one.hold(status)
-    return f"{hold.action}, undone by {hold.undo}" if hold else "nothing stops it"
+    return (
+        f"{hold.action}, undone by {hold.undo}" if hold else one.left_to_people(status) or "nothing stops it"
+    )
 
 
 def provider(one: Any) -> None:
@@ -880,9 +882,13 @@ def provider(one: Any) -> None:
 def provider_tables(one: Any) -> list[tuple[str, tuple[str, ...], list[list[str]]]]:
     """Return the tables that tell of a kind of provider: title, columns and rows; none is empty."""
     limits = [[f"{rate.calls} per {in_words(rate.per)}", rate.covers, rate.source] for rate in one.rates]
+    if one.connections:
+        limits.append([f"{one.connections} at once", "everything", one.limits_source])
+    by_hand = [[case.of, case.status, f"not possible: {case.what}", case.source] for case in one.by_hand]
     traps = [[trap.name, trap.what, trap.handled, trap.source] for trap in one.traps]
     tables = [
         ("", _ACTION_COLUMNS, _actions(one)),
+        ("What the API cannot stop", ("what", "state", "what a person can do", "source"), by_hand),
         ("Limits", ("calls", "of", "source"), limits),
         ("Traps", ("trap", "what happens", "what Mailstay does", "source"), traps),
     ]

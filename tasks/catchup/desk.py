@@ -158,14 +158,14 @@ class Desk:
         return self._stops(lambda one: one.status not in ("failed", "not_done"))
 
     def stopped_in_time(self, now: Campaign) -> bool:
-        """Whether we stopped a paused campaign while it was scheduled, before its time: then nothing of it left."""
+        """Whether we stopped a campaign while it was scheduled, before its time: then nothing of it left."""
         stops = [
             one
             for one in self.journal.actions(self.incident.id)
             if one.kind in _STOPPED and one.status == "done" and number_in(one.target) == now.id
         ]
         return (
-            now.status == "paused"
+            now.status in ("paused", "draft")
             and now.sent == 0
             and bool(stops)
             and all(_was_ahead(one.previous_state, one.decided_at) for one in stops)

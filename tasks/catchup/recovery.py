@@ -210,14 +210,17 @@ class Recovery:
             planned_at=planned,
             latest_useful_at=now.latest_useful_at,
             list_ids=now.list_ids,
-            untouched=(now.status == "draft" or now.of == "batch" or self.desk.stopped_in_time(now))
+            untouched=(self._never_sent(now) or now.of != "campaign" or self.desk.stopped_in_time(now))
             and now.started_at is None
             and now.sent == 0
             and not starts,
             of=now.of,
-            people=now.to_send if now.of == "batch" else 0,
+            people=now.to_send if now.of != "campaign" else 0,
             paused_by_others=now.status == "paused" and campaign_id not in self.desk.tried_to_stop(),
         )
+
+    def _never_sent(self, now: Campaign) -> bool:
+        return now.status == "draft" and self.desk.provider.capabilities.drafts_are_untouched
 
     # Verdicts ---------------------------------------------------------------------------------------------------
 
@@ -294,6 +297,7 @@ class Recovery:
             remaining=remaining,
             untouched=held.untouched and not self.stepping.steps(held.id),
             paused_by_others=held.paused_by_others,
+            goes_on=held.of == "feed",
         )
 
     def _settled(self, held: HeldCampaign) -> bool:
@@ -341,7 +345,7 @@ class Recovery:
             if kind and kind not in agreed and not sent_anyway:
                 return self._outcomes(held, "held", f"not agreed to: {decision.why}")
         # The messages of a batch are of our own making: there is no catch-up for them, only to let go or to discard.
-        if decision.as_it_was or (held.of == "batch" and decision.verdict == "send"):
+        if decision.as_it_was or (held.of != "campaign" and decision.verdict == "send"):
             self._put_back(held)
             return self._outcomes(held, "put_back", decision.why)
         if decision.reason == "nobody_left" and not unfinished:
@@ -352,9 +356,9 @@ class Recovery:
         if decision.verdict == "drop" and not unfinished:
             outcome: Outcome = "expired" if decision.reason == "too_late" else "dropped"
             return self._close(held, outcome, decision.why)
-        if held.of == "batch":
+        if held.of != "campaign":
             return self._outcomes(
-                held, "held", "a batch cannot be sent at another time: resume or discard it by hand"
+                held, "held", f"a {held.of} cannot be sent at another time: resume or discard it by hand"
             )
         # From here on only catch-up campaigns send: the original's pointer never sends again.
         self._end(held.id, held.status, SUPERSEDED)

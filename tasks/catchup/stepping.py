@@ -57,6 +57,7 @@ class Stepping:
             self._run(held, unfinished)
         if self.witnesses.committed(held.id):
             return True
+        start_at = self.desk.provider.capabilities.next_slot(start_at)
         if deadline is not None:
             most = min(most, capacity(start_at, deadline - GUARD, self.desk.speed()))
         if len(people := self.remaining(held)[:most]):
@@ -138,7 +139,7 @@ class Stepping:
         """Bring a step to its end from wherever an earlier run left it."""
         desk = self.desk
         people = frozenset(read_people(desk, step.file, step.digest).to_pylist())
-        list_id = self._list(step)
+        list_id = self._list(held, step)
         self._fill(step, list_id, people)
         begun = desk.actions("delete_list", f"{step.key}:abandon")
         late = "its list was taken away" if begun else self._too_late(len(people), step)
@@ -173,7 +174,7 @@ class Stepping:
             self.desk.journal.complete(action.id, result, token=self.desk.token)
         crash_point("recover.step:done")
 
-    def _list(self, step: Step) -> int:
+    def _list(self, held: HeldCampaign, step: Step) -> int:
         def found() -> Evidence | None:
             one = self.desk.provider.find_list(step.list_name)
             return {"list_id": one.id} if one else None
@@ -182,7 +183,7 @@ class Stepping:
             f"{step.key}:list",
             "create_list",
             f"list/{step.list_name}",
-            call=lambda: found() or self.desk.provider.create_list(step.list_name),
+            call=lambda: found() or self.desk.provider.create_list(step.list_name, among=held.list_ids),
             read_back=found,
             undo={"action": "delete_list"},
         )

@@ -47,6 +47,7 @@ class Held:
         remaining: people whom the ledger calls `not_attempted` and the consent gate lets through.
         untouched: nothing of it was ever sent, so it can be scheduled again exactly as it was.
         paused_by_others: it was paused, and not by the response: by the provider itself, or by a person.
+        goes_on: it sends again and again by itself; only its next issue is still to come.
     """
 
     campaign_id: int
@@ -56,6 +57,7 @@ class Held:
     remaining: int
     untouched: bool
     paused_by_others: bool = False
+    goes_on: bool = False
 
 
 @dataclass(frozen=True)
@@ -151,6 +153,11 @@ def decide(
 
     if held.remaining <= 0:
         return verdict("drop", "nobody_left", "nobody is left who could be mailed")
+    if held.goes_on and not held.paused_by_others:
+        return verdict(
+            "reschedule", "still_ahead", "its next issue is still ahead: let go on as it was",
+            fits=held.remaining, as_it_was=True,
+        )  # fmt: skip
     if held.planned_at is None:
         return verdict("needs_approval", "no_planned_time", "nothing says when it was to go out")
     if deadline is None:

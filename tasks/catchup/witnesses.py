@@ -109,8 +109,8 @@ class Witnesses:
                 f"{plural(len(strangers), 'person')} opted out at the shop whom {self.desk.incident.provider} does not"
                 f" know by customer number, and {plural(anonymous, 'contact')} there have none",
                 where=self.desk.incident.id,
-                fix="give every contact its customer number (SendGrid: external_id; Brevo: EXT_ID), then run recover"
-                " again; nothing was resumed",
+                fix="give every contact its customer number (SendGrid, Klaviyo: external_id; Brevo, Mailchimp: EXT_ID),"
+                " then run recover again; nothing was resumed",
             )
 
     def _erased(self) -> set[int]:
@@ -298,7 +298,11 @@ class Witnesses:
         found = [evidence_table(())]
         trusted = True
         for one in members:
-            untouched = one.status in ("draft", "scheduled") or (one.id == held.id and held.untouched)
+            untouched = one.status == "scheduled" or (one.id == held.id and held.untouched)
+            untouched = untouched or (
+                one.status == "draft"
+                and (one.id != held.id or self.desk.provider.capabilities.drafts_are_untouched)
+            )
             if untouched and one.started_at is None and not one.sent:
                 continue
             step = steps.get(one.name)

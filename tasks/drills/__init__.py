@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from tasks.drills.staging import DemoResult, prepare_folder
     from tasks.drills.truth import Truth
     from tasks.drills.vendors.brevo import SimulatedBrevo
+    from tasks.drills.vendors.klaviyo import SimulatedKlaviyo
+    from tasks.drills.vendors.mailchimp import SimulatedMailchimp
     from tasks.drills.vendors.sendgrid import SimulatedSendGrid
     from tasks.drills.world import World
 
@@ -30,6 +32,8 @@ _HOMES = {
     "ShopFacts": "tasks.drills.shop",
     "SimulatedBrevo": "tasks.drills.vendors.brevo",
     "SimulatedEsp": "tasks.drills.esp.process",
+    "SimulatedKlaviyo": "tasks.drills.vendors.klaviyo",
+    "SimulatedMailchimp": "tasks.drills.vendors.mailchimp",
     "SimulatedSendGrid": "tasks.drills.vendors.sendgrid",
     "Sink": "tasks.drills.sink",
     "Step": "tasks.drills.scenario",
@@ -48,6 +52,8 @@ __all__ = [
     "ShopFacts",
     "SimulatedBrevo",
     "SimulatedEsp",
+    "SimulatedKlaviyo",
+    "SimulatedMailchimp",
     "SimulatedSendGrid",
     "Sink",
     "Step",

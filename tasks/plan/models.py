@@ -179,11 +179,13 @@ class StatusPagePlan(_Part):
 class ProviderPlan(_Part):
     """An e-mail service provider and how to reach and watch it."""
 
-    kind: Literal["listmonk", "sendgrid", "brevo"] = Field(description="Which connector speaks to it.")
+    kind: Literal["listmonk", "sendgrid", "brevo", "mailchimp", "klaviyo"] = Field(
+        description="Which connector speaks to it."
+    )
     api_url: str = Field(description="Base URL of the API.")
     user_env: str = Field(
         "MAILSTAY_ESP_USER",
-        description="Environment variable with the API user; SendGrid and Brevo have none.",
+        description="Environment variable with the API user, which only listmonk has.",
     )
     token_env: str = Field("MAILSTAY_ESP_TOKEN", description="Environment variable with the API token.")
     source: str | None = Field(

@@ -13,7 +13,9 @@ from tasks.providers.errors import (
     ProvidersError,
     ProviderUnavailable,
 )
+from tasks.providers.klaviyo import KLAVIYO
 from tasks.providers.listmonk import LISTMONK
+from tasks.providers.mailchimp import MAILCHIMP
 from tasks.providers.model import (
     Action,
     Campaign,
@@ -41,7 +43,9 @@ from tasks.providers.shapes import ANONYMOUS
 __all__ = [
     "ANONYMOUS",
     "BREVO",
+    "KLAVIYO",
     "LISTMONK",
+    "MAILCHIMP",
     "PROVIDERS",
     "SENDGRID",
     "Action",

@@ -15,7 +15,6 @@ from typing import Any
 import httpx
 
 from tasks.core import Clock
-from tasks.providers.errors import NotOffered, ProviderGarbled, ProviderRefused
 from tasks.providers.http import PATIENCE, JsonApi, parse_time
 from tasks.providers.labels import Labels
 from tasks.providers.model import (
@@ -39,13 +38,17 @@ from tasks.providers.shapes import (
     chunks,
     distinct,
     integer,
+    known_status,
     mapping,
+    not_told,
+    of_people_on,
+    paged,
     person_number,
+    planned_time,
     probed,
     read_after,
     rows_of,
     text,
-    whole,
     written,
 )
 
@@ -281,14 +284,7 @@ class Brevo:
         if row.get("status") == "suspended":
             self._set_status(campaign_id, "queued")
             return
-        at = Labels.read(_tags(row), where).send_at or send_at
-        if at is None:
-            raise ProviderRefused(
-                "The campaign has no time to be scheduled at",
-                status=0,
-                where=where,
-                fix="schedule it in Brevo",
-            )
+        at = planned_time(Labels.read(_tags(row), where).send_at or send_at, where, "Brevo")
         self._api.send("PUT", f"/emailCampaigns/{campaign_id}", {"scheduledAt": _utc(at)})
 
     def start(self, campaign_id: int) -> None:
@@ -363,14 +359,7 @@ class Brevo:
         counted = statistics.get("globalStats") or {}
         sent, remaining = int(counted.get("sent") or 0), int(statistics.get("remaining") or 0)
         word = str(row.get("status"))
-        status = _STATUSES.get(word)
-        if status is None:
-            raise ProviderGarbled(
-                f"A campaign has the unknown status {word[:40]!r}",
-                outcome_unknown=False,
-                where=where,
-                fix="check the version of the API against the connector's (v3)",
-            )
+        status = known_status(word, _STATUSES, where, "v3")
         started = parse_time(row.get("sentDate"), where)
         scheduled = parse_time(row.get("scheduledAt"), where)
         if word == "suspended" and (sent or scheduled is None or scheduled <= self._clock.now()):
@@ -414,7 +403,7 @@ class Brevo:
         same = [one for one in self.lists() if one.name == name]
         return min(same, key=lambda one: one.id, default=None)
 
-    def create_list(self, name: str) -> MailingList:
+    def create_list(self, name: str, *, among: Sequence[int] = ()) -> MailingList:
         """Create a list, in the first folder that there is."""
         where = f"{self.name}: lists"
         folders = self._offsets("/contacts/folders", "folders", _LIST_ROWS, {})
@@ -445,9 +434,7 @@ class Brevo:
 
     def memberships_of_people_on(self, list_id: int) -> list[Membership]:
         """Return every membership, on any list, of the people who are on `list_id`."""
-        everything = self.memberships()
-        there = {one.subscriber_id for one in everything if one.list_id == list_id}
-        return [one for one in everything if one.subscriber_id in there]
+        return of_people_on(self.memberships(), list_id)
 
     def subscriber_ids(self) -> set[int]:
         """Return the ids of all contacts that there are, on a list or not."""
@@ -522,11 +509,11 @@ class Brevo:
 
     def send_log(self, campaign_id: int) -> Iterator[SendRecord]:
         """Raise `NotOffered`: recipients are exported only of a campaign that was sent."""
-        raise _not_told(self.name, campaign_id)
+        raise not_told(_NOT_TOLD, self.name, campaign_id)
 
     def events(self, after_id: int = 0, campaign_id: int | None = None) -> Iterator[ProviderEvent]:
         """Raise `NotOffered`: events of campaigns come through webhooks alone."""
-        raise _not_told(self.name, campaign_id)
+        raise not_told(_NOT_TOLD, self.name, campaign_id)
 
     # Paging -----------------------------------------------------------------------------------------------------
 
@@ -537,23 +524,16 @@ class Brevo:
         where = f"{self.name}: GET {path}"
         identity = key or (lambda row: integer(row, "id", where))
 
-        def read() -> tuple[list[Row], int]:
-            found: dict[Any, Row] = {}
-            offset, totals = 0, set()
-            while True:
-                asked = params | {"limit": size, "offset": offset, "sort": "asc"}
-                answer = mapping(self._api.get(path, asked), where)
-                rows = rows_of(answer, where, key_of_rows)
-                totals.add(integer(answer, "count", where))
-                found |= {identity(row): row for row in rows}
-                offset += size
-                if not rows or offset >= max(totals):
-                    break
-            return list(found.values()), max(totals) if len(totals) == 1 else -1
+        def ask(offset: int) -> tuple[list[Row], int]:
+            answer = mapping(
+                self._api.get(path, params | {"limit": size, "offset": offset, "sort": "asc"}), where
+            )
+            return rows_of(answer, where, key_of_rows), integer(answer, "count", where)
 
-        return whole(read, self.name, where)
+        return paged(ask, size, identity, self.name, where)
 
 
+_NOT_TOLD = "Brevo tells who got a campaign only through webhooks, or once all of it was sent"
 _STATUSES: dict[str, CampaignStatus] = {
     "draft": "draft",
     "suspended": "draft",
@@ -631,14 +611,6 @@ def _content(row: Row) -> Row:
 
 def _is_default(value: Any) -> bool:
     return value == "" or (isinstance(value, str) and value.startswith("[DEFAULT_"))
-
-
-def _not_told(name: str, campaign_id: int | None) -> NotOffered:
-    return NotOffered(
-        "Brevo tells who got a campaign only through webhooks, or once all of it was sent",
-        status=0,
-        where=f"{name}: campaign {campaign_id}",
-    )
 
 
 def _utc(moment: datetime) -> str:

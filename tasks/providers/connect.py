@@ -15,11 +15,13 @@ from tasks.plan import LoadedPlan, secret
 from tasks.providers.batches import read_batches
 from tasks.providers.brevo import BREVO, Brevo
 from tasks.providers.http import PATIENCE
+from tasks.providers.klaviyo import KLAVIYO, Klaviyo
 from tasks.providers.listmonk import LISTMONK, Listmonk
+from tasks.providers.mailchimp import MAILCHIMP, Mailchimp
 from tasks.providers.model import Capabilities, Provider
 from tasks.providers.sendgrid import SENDGRID, SendGrid
 
-PROVIDERS = {one.kind: one for one in (LISTMONK, SENDGRID, BREVO)}
+PROVIDERS = {one.kind: one for one in (LISTMONK, SENDGRID, BREVO, MAILCHIMP, KLAVIYO)}
 """What each kind of provider can do, by the name that a plan calls it."""
 
 
@@ -76,15 +78,20 @@ def connect_provider(
         token: API token, from the environment; never logged.
         clock: what waiting between two reads goes by.
         batches: the file that lists batches of scheduled mail (SendGrid).
-        patience: longest wait for a rate limit; None waits out any that the provider documents.
+        patience: longest wait for a rate limit; None waits out any that the provider documents for its actions.
         transport: carries the requests; None is the network.
 
     Raises:
         UsageError: no connector speaks `plan.kind`, or the file with the batches cannot be read.
     """
     capabilities = capabilities_of(plan.kind)
-    windows = [one.per + timedelta(seconds=5) for one in capabilities.rates]
-    waits = patience if patience is not None else max([PATIENCE, *windows])
+    window = capabilities.longest_window + timedelta(seconds=5)
+    waits = patience if patience is not None else max(PATIENCE, window)
+    keyed: dict[str, type[Brevo | Mailchimp | Klaviyo]] = {
+        "brevo": Brevo,
+        "mailchimp": Mailchimp,
+        "klaviyo": Klaviyo,
+    }
     makers: dict[str, Callable[[], Provider]] = {
         "listmonk": lambda: Listmonk(
             name,
@@ -106,17 +113,18 @@ def connect_provider(
             patience=waits,
             transport=transport,
         ),
-        "brevo": lambda: Brevo(
-            name,
-            plan.api_url,
-            token=token,
-            timeout_seconds=plan.timeout_seconds,
-            clock=clock,
-            patience=waits,
-            transport=transport,
-        ),
     }
-    return makers[plan.kind]()
+    if plan.kind in makers:
+        return makers[plan.kind]()
+    return keyed[plan.kind](
+        name,
+        plan.api_url,
+        token=token,
+        timeout_seconds=plan.timeout_seconds,
+        clock=clock,
+        patience=waits,
+        transport=transport,
+    )
 
 
 @contextmanager

@@ -44,6 +44,7 @@ class JsonApi:
         auth: HTTP Basic user and token; never part of a message.
         headers: sent with each request, such as one with the token; never part of a message.
         envelope: the key that every answer wraps its content in; empty where there is none.
+        bare_403_is_busy: whether a 403 that is not JSON comes from in front of the API and means too many calls.
         timeout_seconds: longest wait for a connection and for each part of an answer.
         clock: what waiting goes by.
         rates: the documented limits that calls are kept inside of.
@@ -58,6 +59,7 @@ class JsonApi:
         auth: tuple[str, str] | None = None,
         headers: Mapping[str, str] | None = None,
         envelope: str = "",
+        bare_403_is_busy: bool = False,
         timeout_seconds: float,
         clock: Clock,
         rates: Sequence[RateLimit] = (),
@@ -67,6 +69,7 @@ class JsonApi:
         self.name = name
         self._clock = clock
         self._envelope = envelope
+        self._bare_403_is_busy = bare_403_is_busy
         self._patience = patience
         self._paces = [Pace(one, clock) for one in rates]
         self._timeout = httpx.Timeout(timeout_seconds, connect=min(5.0, timeout_seconds))
@@ -180,9 +183,16 @@ class JsonApi:
         """Close the connections."""
         self._client.close()
 
-    def _pace(self, path: str) -> Pace | None:
-        named = (one for one in self._paces if any(path.startswith(start) for start in one.limit.paths))
-        return next(named, next((one for one in self._paces if not one.limit.paths), None))
+    def _paces_of(self, method: str, path: str) -> list[Pace]:
+        """Return every limit that a call counts against: those of the longest beginning that fits, else the general."""
+
+        def fit(pace: Pace) -> int:
+            ways = (path, f"{method} {path}")
+            fits = [len(start) for start in pace.limit.paths if any(way.startswith(start) for way in ways)]
+            return max(fits, default=-1 if pace.limit.paths else 0)
+
+        best = max(map(fit, self._paces), default=-1)
+        return [one for one in self._paces if best >= 0 and fit(one) == best]
 
     def _ask(
         self,
@@ -194,8 +204,8 @@ class JsonApi:
     ) -> Json:
         writes = method != "GET"
         where = f"{self.name}: {method} {path}"
-        pace = self._pace(path)
-        if pace is not None:
+        paces = self._paces_of(method, path)
+        for pace in paces:
             pace.wait(self._patience, where)
         try:
             answer = self._client.request(method, path, params=params, json=body)
@@ -211,8 +221,17 @@ class JsonApi:
             raise ProviderUnavailable(
                 f"The connection to {self.name} broke: {_short(error)}", outcome_unknown=writes, where=where
             ) from None
-        if pace is not None:
+        for pace in paces:
             self._listen(pace, answer)
+        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
+        is_json = kind == "application/json" or kind.endswith("+json")
+        if self._bare_403_is_busy and answer.status_code == httpx.codes.FORBIDDEN and not is_json:
+            raise ProviderRefused(
+                f"{self.name} refused with a bare HTTP 403: too many calls of this account at once",
+                status=_TOO_MANY,
+                where=where,
+                fix="try again when the account's other programs are done",
+            )
         if httpx.codes.is_client_error(answer.status_code):
             raise ProviderRefused(
                 f"{self.name} refused with HTTP {answer.status_code}: {_message(answer)}",
@@ -237,8 +256,7 @@ class JsonApi:
             )
         if answer.status_code == httpx.codes.NO_CONTENT:
             return None
-        kind = answer.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "application/json":
+        if not is_json:
             raise ProviderGarbled(
                 f"{self.name} answered {kind or 'something without a type'} where JSON was expected",
                 outcome_unknown=writes,
@@ -347,9 +365,10 @@ def _message(answer: httpx.Response) -> str:
         return "without a reason"
     if not isinstance(content, dict):
         return "without a reason"
-    errors = content.get("errors")  # SendGrid
+    errors = content.get("errors")  # SendGrid and JSON:API
     first = errors[0] if isinstance(errors, list) and errors and isinstance(errors[0], dict) else {}
-    text = content.get("message") or first.get("message")
+    said = (content.get("message"), first.get("message"), first.get("detail"), content.get("detail"))
+    text = next(filter(None, said), None)
     return mask_addresses(str(text))[:200] if text else "without a reason"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -63,5 +64,22 @@ class Labels:
         labels = [f"{name}:{value}" for name, value in zip(_NAMES, values, strict=True) if value]
         return [*labels, *dict.fromkeys(self.tags)][:most]
 
+    @classmethod
+    def of_title(cls, title: str, where: str) -> tuple[str, Labels]:
+        """Return the name and the labels of a campaign that has no tags: `Sale {kind:sale; weekly}`.
 
+        Raises:
+            ProviderGarbled: a label's time cannot be read.
+        """
+        found = _TITLE.fullmatch(title)
+        name, inside = found.groups() if found else (title, "")
+        return name, cls.read((one.strip() for one in (inside or "").split(";") if one.strip()), where)
+
+    def title(self, name: str) -> str:
+        """Return the title that `of_title` reads."""
+        tags = self.write()
+        return f"{name} {{{'; '.join(tags)}}}" if tags else name
+
+
+_TITLE = re.compile(r"(.*?)(?: \{([^{}]*)\})?", re.DOTALL)
 _NAMES = ("kind", "useful-until", "catch-up-of", "catch-up-step", "send-at")

@@ -333,7 +333,7 @@ class Listmonk:
         same = [one for one in self.lists() if one.name == name]
         return min(same, key=lambda one: one.id, default=None)
 
-    def create_list(self, name: str) -> MailingList:
+    def create_list(self, name: str, *, among: Sequence[int] = ()) -> MailingList:
         """Create a private single opt-in list."""
         body = {"name": name, "type": "private", "optin": "single", "tags": ["mailstay"]}
 

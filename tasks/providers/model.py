@@ -13,7 +13,7 @@ from typing import Literal, Protocol
 CampaignStatus = Literal["draft", "scheduled", "running", "paused", "cancelled", "finished"]
 SendStatus = Literal["sending", "accepted", "failed"]
 SuppressionReason = Literal["unsubscribed", "complaint", "hard_bounce", "manual"]
-Kind = Literal["campaign", "batch"]
+Kind = Literal["campaign", "batch", "feed"]
 Action = Literal["pause", "unschedule", "reschedule", "start", "resume", "cancel", "retire"]
 
 
@@ -39,7 +39,8 @@ class Campaign:
         step: the step of the ramp that this catch-up campaign is, from 1; 0 for any other campaign.
         bounced: bounces that the provider counts for it; 0 where it counts none.
         complaints: complaints that the provider counts for it; 0 where it counts none.
-        of: `batch` for messages of our own making that wait at the provider under one id.
+        of: `batch` for messages of our own making that wait at the provider under one id; `feed` for a campaign that
+            the provider sends again and again by itself (RSS), of which only what is still to come is told.
     """
 
     id: int
@@ -192,7 +193,8 @@ class RateLimit:
 
     Attributes:
         name: what a `Capability` calls it by.
-        paths: beginnings of the paths that count against it; empty for all that no other limit covers.
+        paths: beginnings of the paths (or of method and path) that count against it, of which the longest that fits
+            counts; empty for all that no other limit covers.
     """
 
     name: str
@@ -219,6 +221,16 @@ class Trap:
 
 
 @dataclass(frozen=True)
+class ByHand:
+    """What only a person can do, where the API cannot: "log in and …", as the plan of a response shows it."""
+
+    status: CampaignStatus
+    what: str
+    source: str
+    of: Kind = "campaign"
+
+
+@dataclass(frozen=True)
 class Capabilities:
     """What a kind of provider can do, before anybody needs it.
 
@@ -232,6 +244,11 @@ class Capabilities:
         needs_user: whether its API takes a user beside the token.
         list_opt_outs: whether an opt-out from one list leaves a mark there; where not, taking people off a list
             forgets their wish, and an opt-out blocks them everywhere.
+        drafts_are_untouched: whether a draft surely never sent; where a campaign that was stopped half way becomes a
+            draft again, only the journal can say that it was stopped before its time.
+        slots: it schedules only at multiples of this within the hour; None for any time.
+        connections: calls that may be under way at the same time; None where no such limit is documented.
+        limits_source: where `connections` is written.
     """
 
     kind: str
@@ -244,7 +261,12 @@ class Capabilities:
     page_rows: int
     needs_user: bool = False
     list_opt_outs: bool = True
+    drafts_are_untouched: bool = True
+    slots: timedelta | None = None
+    connections: int | None = None
+    limits_source: str = ""
     rates: tuple[RateLimit, ...] = ()
+    by_hand: tuple[ByHand, ...] = ()
     traps: tuple[Trap, ...] = ()
 
     def allowed(self, status: CampaignStatus, of: Kind = "campaign") -> tuple[Capability, ...]:
@@ -262,6 +284,22 @@ class Capabilities:
     def rate_of(self, capability: Capability) -> RateLimit | None:
         """Return the limit that asking for `capability` counts against; None where none is documented."""
         return next((one for one in self.rates if one.name == capability.rate), None)
+
+    @property
+    def longest_window(self) -> timedelta:
+        """The longest window of a limit that an action counts against: one call may wait that long."""
+        limits = [self.rate_of(one) for one in self.actions]
+        return max((limit.per for limit in limits if limit is not None), default=timedelta())
+
+    def left_to_people(self, status: CampaignStatus, of: Kind = "campaign") -> str:
+        """Return what a person can do to a campaign in `status` that the API cannot; empty where nothing is known."""
+        return next((one.what for one in self.by_hand if (one.status, one.of) == (status, of)), "")
+
+    def next_slot(self, at: datetime) -> datetime:
+        """Return the first time from `at` on that the provider can schedule at."""
+        if self.slots is None:
+            return at
+        return at + (datetime.min.replace(tzinfo=at.tzinfo) - at) % self.slots
 
 
 class Provider(Protocol):
@@ -326,8 +364,8 @@ class Provider(Protocol):
     def find_list(self, name: str) -> MailingList | None:
         """Return the list called exactly `name` (the oldest of several)."""
 
-    def create_list(self, name: str) -> MailingList:
-        """Create a private single opt-in list."""
+    def create_list(self, name: str, *, among: Sequence[int] = ()) -> MailingList:
+        """Create a private single opt-in list, for people who are on the lists `among`."""
 
     def delete_list(self, list_id: int) -> None:
         """Delete a list; its subscribers stay."""

@@ -15,17 +15,17 @@ from typing import Any
 
 import httpx
 
-from tasks.core import Clock, mask_addresses
+from tasks.core import Clock
 from tasks.providers.batches import Batch
 from tasks.providers.errors import (
     NotOffered,
     ProviderGarbled,
     ProviderRefused,
-    ProviderUnavailable,
 )
 from tasks.providers.http import PATIENCE, JsonApi, parse_time
 from tasks.providers.labels import Labels
 from tasks.providers.model import (
+    ByHand,
     Campaign,
     CampaignStatus,
     Capabilities,
@@ -43,12 +43,17 @@ from tasks.providers.model import (
 from tasks.providers.shapes import (
     CAMPAIGN_BITS,
     Row,
+    awaited,
     chunks,
     distinct,
     integer,
+    known_status,
     mapping,
+    not_told,
     number_of,
+    of_people_on,
     person_number,
+    planned_time,
     probed,
     read_after,
     rows_of,
@@ -64,8 +69,6 @@ _CONTACTS_PER_CALL = 1000
 _IDS_PER_CALL = 100
 _ADDRESSES_PER_CALL = 1000
 _MOST_CATEGORIES = 10
-_LOOK_SECONDS = 2.0
-_JOB_PATIENCE = timedelta(minutes=30)
 _IN_FLIGHT = timedelta(hours=1)
 _MAIL_EXPIRES = timedelta(hours=72)
 _SUPPRESSED_BY: tuple[tuple[str, SuppressionReason], ...] = (
@@ -158,6 +161,12 @@ SENDGRID = Capabilities(
     resume_per_recipient=False,
     fires_late=None,
     stop_all="not through the API",
+    by_hand=(
+        ByHand("running", "nothing stops a Single Send that was triggered", _SINGLE_SENDS),
+        ByHand(
+            "scheduled", "it is too late: it is sent unless support stops it", _SCHEDULED_SENDS, of="batch"
+        ),
+    ),
     page_rows=_PAGE_ROWS,
     list_opt_outs=False,
     traps=(
@@ -317,13 +326,7 @@ class SendGrid:
         uuid = self._campaign_uuid(campaign_id)
         stored = mapping(self._api.get(f"/marketing/singlesends/{uuid}"), self.name).get("send_at")
         at = parse_time(stored, f"{self.name}: campaign {uuid}") or send_at
-        if at is None:
-            raise ProviderRefused(
-                "The Single Send has no time to be scheduled at",
-                status=0,
-                where=f"{self.name}: campaign {uuid}",
-                fix="schedule it in SendGrid",
-            )
+        at = planned_time(at, f"{self.name}: campaign {uuid}", "SendGrid")
         self._api.send("PUT", f"/marketing/singlesends/{uuid}/schedule", {"send_at": _utc(at)})
 
     def start(self, campaign_id: int) -> None:
@@ -431,14 +434,8 @@ class SendGrid:
 
     def _campaign(self, row: Row, stats: dict[str, Row], counts: dict[str, int]) -> Campaign:
         where = f"{self.name}: campaign {row.get('id')}"
-        status, send_at = row.get("status"), parse_time(row.get("send_at"), where)
-        if status not in ("draft", "scheduled", "triggered"):
-            raise ProviderGarbled(
-                f"A Single Send has the unknown status {str(status)[:40]!r}",
-                outcome_unknown=False,
-                where=where,
-                fix="check the version of the API against the connector's (v3)",
-            )
+        status = known_status(row.get("status"), _STATUSES, where, "v3", "Single Send")
+        send_at = parse_time(row.get("send_at"), where)
         labels = Labels.read(row.get("categories") or (), where)
         send_to = row.get("send_to") or {}
         lists = [str(one) for one in send_to.get("list_ids") or ()]
@@ -447,10 +444,11 @@ class SendGrid:
         self._campaign_ids[number] = uuid
         sent = _requests(stats.get(uuid))
         known = stats.get(uuid) or {}
-        started = (send_at or parse_time(row.get("updated_at"), where)) if status == "triggered" else None
+        started = (send_at or parse_time(row.get("updated_at"), where)) if status == "running" else None
         planned = sum(counts.get(one, 0) for one in lists)
         in_flight = started is not None and sent < planned and (not sent or self._is_recent(started))
-        triggered: CampaignStatus = "running" if in_flight else "finished"
+        if status == "running" and not in_flight:
+            status = "finished"
         for one in lists:
             self._list_ids[number_of(one, CAMPAIGN_BITS)] = one
         return Campaign(
@@ -458,7 +456,7 @@ class SendGrid:
             uuid=uuid,
             name=str(row.get("name", "")),
             kind=labels.kind,
-            status=triggered if status == "triggered" else status,
+            status=status,
             send_at=send_at,
             latest_useful_at=labels.latest_useful_at,
             list_ids=tuple(number_of(one, CAMPAIGN_BITS) for one in lists),
@@ -526,7 +524,7 @@ class SendGrid:
         """Return the list called exactly `name`; SendGrid allows a name once."""
         return next((one for one in self.lists() if one.name == name), None)
 
-    def create_list(self, name: str) -> MailingList:
+    def create_list(self, name: str, *, among: Sequence[int] = ()) -> MailingList:
         """Create a list."""
         where = f"{self.name}: lists"
         made = self._api.send("POST", "/marketing/lists", {"name": name})
@@ -575,9 +573,7 @@ class SendGrid:
 
     def memberships_of_people_on(self, list_id: int) -> list[Membership]:
         """Return every membership, on any list, of the people who are on `list_id`."""
-        everything = self.memberships()
-        there = {one.subscriber_id for one in everything if one.list_id == list_id}
-        return [one for one in everything if one.subscriber_id in there]
+        return of_people_on(self.memberships(), list_id)
 
     def subscriber_ids(self) -> set[int]:
         """Return the ids of all contacts that there are, on a list or not."""
@@ -642,7 +638,7 @@ class SendGrid:
             mapping(self._api.send("POST", "/marketing/contacts/exports", body), where), "id", where
         )
         path = f"/marketing/contacts/exports/{number}"
-        export = self._await(path, ready=("ready",), failed=("failure",), waiting=("pending",))
+        export = self._await(path, ready=("ready",))
         found = [
             one
             for url in export.get("urls") or ()
@@ -682,11 +678,11 @@ class SendGrid:
 
     def send_log(self, campaign_id: int) -> Iterator[SendRecord]:
         """Raise `NotOffered`: the API does not say who got a Single Send."""
-        raise _only_webhook(self.name, campaign_id)
+        raise not_told(_ONLY_WEBHOOK, self.name, campaign_id)
 
     def events(self, after_id: int = 0, campaign_id: int | None = None) -> Iterator[ProviderEvent]:
         """Raise `NotOffered`: events come through the Event Webhook alone."""
-        raise _only_webhook(self.name, campaign_id)
+        raise not_told(_ONLY_WEBHOOK, self.name, campaign_id)
 
     # Paging and jobs --------------------------------------------------------------------------------------------
 
@@ -730,40 +726,22 @@ class SendGrid:
         """Wait for a change of contacts that SendGrid has accepted; a failed wait leaves the outcome unknown."""
         where = f"{self.name}: contacts job"
         number = written(lambda: text(mapping(accepted, where), "job_id", where))
-        read_after(
-            lambda: self._await(
-                f"/marketing/contacts/imports/{number}",
-                ready=("completed",),
-                failed=("errored", "failed"),
-                waiting=("pending",),
-            )
+        read_after(lambda: self._await(f"/marketing/contacts/imports/{number}", ready=("completed",)))
+
+    def _await(self, path: str, *, ready: Collection[str]) -> Row:
+        where = f"{self.name}: GET {path}"
+        return awaited(
+            lambda: mapping(self._api.get(path), where),
+            self._clock,
+            self.name,
+            where,
+            ready=ready,
+            waiting=("pending",),
         )
 
-    def _await(
-        self, path: str, *, ready: Collection[str], failed: Collection[str], waiting: Collection[str]
-    ) -> Row:
-        where = f"{self.name}: GET {path}"
-        until = self._clock.now() + _JOB_PATIENCE
-        while True:
-            job = mapping(self._api.get(path), where)
-            status = job.get("status")
-            if status in ready:
-                return job
-            if status in failed or status not in waiting:
-                raise ProviderGarbled(
-                    f"{self.name} did not do a job: {mask_addresses(str(job.get('message') or status))[:120]}",
-                    outcome_unknown=False,
-                    where=where,
-                )
-            if self._clock.now() >= until:
-                raise ProviderUnavailable(
-                    f"{self.name} did not finish a job within {_JOB_PATIENCE}",
-                    outcome_unknown=False,
-                    where=where,
-                )
-            self._clock.sleep(_LOOK_SECONDS)
 
-
+_ONLY_WEBHOOK = "SendGrid tells who got a message only through its Event Webhook"
+_STATUSES: dict[str, CampaignStatus] = {"draft": "draft", "scheduled": "scheduled", "triggered": "running"}
 _COUNTED = ("requests", "bounces", "spam_reports")
 _IDENTIFIERS = ("phone_number_id", "external_id", "anonymous_id")
 
@@ -817,14 +795,6 @@ def _content(config: Row) -> Row:
     own = ("subject", "html_content", "plain_content", "generate_plain_content")
     keys = (*common, "design_id") if config.get("design_id") else (*common, *own)
     return {key: config[key] for key in keys if config.get(key) is not None}
-
-
-def _only_webhook(name: str, campaign_id: int | None) -> NotOffered:
-    return NotOffered(
-        "SendGrid tells who got a message only through its Event Webhook",
-        status=0,
-        where=f"{name}: campaign {campaign_id}",
-    )
 
 
 def _utc(moment: datetime) -> str:

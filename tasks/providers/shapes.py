@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from datetime import datetime, timedelta
+from http import HTTPStatus
 from typing import Any, TypeVar
 
 from tasks.core import Clock, mask_addresses, sha256_hex
-from tasks.providers.errors import ProviderGarbled, ProviderRefused, ProvidersError, ProviderUnavailable
+from tasks.providers.errors import (
+    NotOffered,
+    ProviderGarbled,
+    ProviderRefused,
+    ProvidersError,
+    ProviderUnavailable,
+)
 from tasks.providers.http import Json
-from tasks.providers.model import Probe
+from tasks.providers.model import CampaignStatus, Membership, Probe
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -20,6 +28,8 @@ CAMPAIGN_BITS = 53
 ANONYMOUS = 1 << 62
 """Numbers from here on stand for people whom a provider knows by no customer number of ours."""
 _PERSON_BITS = 62
+_LOOK_SECONDS = 2.0
+_JOB_PATIENCE = timedelta(minutes=30)
 
 
 def mapping(data: Json, where: str) -> Row:
@@ -87,6 +97,130 @@ def distinct(pairs: Iterable[tuple[int, str]], where: str) -> dict[int, str]:
     return found
 
 
+class Numbers:
+    """The numbers that stand for a provider's textual ids of one kind of thing, and the way back.
+
+    Args:
+        what: the thing, for messages.
+        name: the provider's name, for messages.
+        read_all: reads all that there are and calls `add` for each.
+    """
+
+    def __init__(self, what: str, name: str, read_all: Callable[[], object]) -> None:
+        self._what, self._name, self._read_all = what, name, read_all
+        self._known: dict[int, str] = {}
+
+    def add(self, identifier: str) -> int:
+        """Return the number of `identifier`, which is known from now on.
+
+        Raises:
+            ProviderGarbled: another one has that number, by a chance of 1 in 180 million among 10,000.
+        """
+        number = number_of(identifier, CAMPAIGN_BITS)
+        distinct([(number, self._known.get(number, identifier)), (number, identifier)], self._name)
+        self._known[number] = identifier
+        return number
+
+    def __getitem__(self, number: int) -> str:
+        """Return the provider's id.
+
+        Raises:
+            ProviderRefused: there is no such thing.
+        """
+        if number not in self._known:
+            self._read_all()
+        if number not in self._known:
+            raise ProviderRefused(
+                f"There is no such {self._what}",
+                status=HTTPStatus.NOT_FOUND,
+                where=f"{self._name}: {self._what} {number}",
+            )
+        return self._known[number]
+
+
+def known_status(
+    word: Any, statuses: Mapping[str, CampaignStatus], where: str, api: str, what: str = "campaign"
+) -> CampaignStatus:
+    """Return what the provider's `word` for the status of a campaign means.
+
+    Args:
+        word: as the API gives it.
+        statuses: what its words mean.
+        where: which campaign.
+        api: the version of the API that the words are from.
+        what: what the provider calls a campaign.
+
+    Raises:
+        ProviderGarbled: it is a word that nobody knows.
+    """
+    if not isinstance(word, str) or word not in statuses:
+        raise ProviderGarbled(
+            f"A {what} has the unknown status {str(word)[:40]!r}",
+            outcome_unknown=False,
+            where=where,
+            fix=f"check the version of the API against the connector's ({api})",
+        )
+    return statuses[word]
+
+
+def planned_time(at: datetime | None, where: str, title: str) -> datetime:
+    """Return the time that a campaign is to be scheduled at.
+
+    Raises:
+        ProviderRefused: nothing says it.
+    """
+    if at is None:
+        raise ProviderRefused(
+            "The campaign has no time to be scheduled at",
+            status=0,
+            where=where,
+            fix=f"schedule it in {title}",
+        )
+    return at
+
+
+def of_people_on(everything: Sequence[Membership], list_id: int) -> list[Membership]:
+    """Return those of all memberships that belong to people who are on `list_id`."""
+    there = {one.subscriber_id for one in everything if one.list_id == list_id}
+    return [one for one in everything if one.subscriber_id in there]
+
+
+def not_told(why: str, name: str, campaign_id: int | None) -> NotOffered:
+    """Return the error that the provider does not say who got a campaign, and why."""
+    return NotOffered(why, status=0, where=f"{name}: campaign {campaign_id}")
+
+
+def awaited(
+    look: Callable[[], Row],
+    clock: Clock,
+    name: str,
+    where: str,
+    *,
+    ready: Collection[str],
+    waiting: Collection[str],
+) -> Row:
+    """Look at a job of the provider until its `status` is one of `ready`, and return it.
+
+    Raises:
+        ProviderGarbled: it failed.
+        ProviderUnavailable: it did not end within half an hour.
+    """
+    until = clock.now() + _JOB_PATIENCE
+    while (job := look()).get("status") not in ready:
+        if job.get("status") not in waiting:
+            raise ProviderGarbled(
+                f"{name} did not do a job: {mask_addresses(str(job.get('message') or job.get('status')))[:120]}",
+                outcome_unknown=False,
+                where=where,
+            )
+        if clock.now() >= until:
+            raise ProviderUnavailable(
+                f"{name} did not finish a job within {_JOB_PATIENCE}", outcome_unknown=False, where=where
+            )
+        clock.sleep(_LOOK_SECONDS)
+    return job
+
+
 def written(write: Callable[[], T]) -> T:
     """Return what `write` returns; an answer that cannot be read leaves its outcome unknown."""
     try:
@@ -127,6 +261,38 @@ def whole(read: Callable[[], tuple[list[T], int]], name: str, where: str) -> lis
         where=where,
         fix="try again; if it stays so, the provider's answers cannot be relied on",
     )
+
+
+def paged(
+    ask: Callable[[int], tuple[list[Row], int]],
+    size: int,
+    identity: Callable[[Row], Any],
+    name: str,
+    where: str,
+) -> list[Row]:
+    """Return all rows of a list that is read by offset, as many as it promises.
+
+    Args:
+        ask: returns the rows from an offset on, and the promised total.
+        size: rows of a full page.
+        identity: what tells rows apart.
+        name: the provider's name, for messages.
+        where: what is read.
+    """
+
+    def read() -> tuple[list[Row], int]:
+        found: dict[Any, Row] = {}
+        offset, totals = 0, set()
+        while True:
+            rows, total = ask(offset)
+            totals.add(total)
+            found |= {identity(row): row for row in rows}
+            offset += size
+            if not rows or offset >= max(totals):
+                break
+        return list(found.values()), max(totals) if len(totals) == 1 else -1
+
+    return whole(read, name, where)
 
 
 def chunks(values: Iterable[T], size: int) -> Iterator[Sequence[T]]:

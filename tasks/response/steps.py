@@ -245,7 +245,7 @@ def stop_campaigns(run: Run, agreed: Agreed) -> int:
             journal.note(run.incident, "held", f"nothing was asked of the provider: {probe.detail}")
             return 0
         # A stop may have to wait for the provider's rate limit.
-        held_for = LEASE + max((one.per for one in provider.capabilities.rates), default=timedelta())
+        held_for = LEASE + provider.capabilities.longest_window
         lease = journal.lease(run.incident, run.name, held_for)
         try:
             settle_stops(journal, run.incident, provider, token=lease.token)

@@ -54,6 +54,7 @@ class PlanLine:
         of: whether it is a campaign or a batch of messages.
         act_before: after it the provider does not promise to stop it any more; None where only its status counts.
         lost_after: a held message is thrown away by then; None where it is kept.
+        by_hand: what only a person can do, at the provider's own site, where there is no `action`.
     """
 
     campaign_id: int
@@ -70,6 +71,7 @@ class PlanLine:
     of: Kind = "campaign"
     act_before: datetime | None = None
     lost_after: datetime | None = None
+    by_hand: str = ""
 
     @property
     def undoable(self) -> bool:
@@ -139,6 +141,7 @@ def plan_table(
                 act_before=one.send_at - offered.before
                 if one.send_at and offered and offered.before
                 else None,
+                by_hand="" if hold else capabilities.left_to_people(one.status, one.of),
                 lost_after=one.send_at + hold.expires if one.send_at and hold and hold.expires else None,
             )
         )
@@ -191,7 +194,7 @@ def markdown_table(lines: Sequence[PlanLine], currency: str) -> str:
                 f"{line.audience:,}",
                 _time(line.due_at),
                 _time(line.useful_until),
-                line.action or "none: it cannot be stopped",
+                line.action or f"not possible: {line.by_hand or 'nothing stops it'}",
                 _time(line.act_before) if line.act_before else "",
                 undo_in_words(line),
                 line.if_nothing,

@@ -1,4 +1,4 @@
-"""Responding and recovering at SendGrid and Brevo, which say of nobody whether they were mailed: the mailbox judges."""
+"""Responding and recovering at vendors that say little or nothing of whom they mailed: the mailbox judges."""
 
 from __future__ import annotations
 
@@ -133,7 +133,7 @@ class VendorBench:
         return counts
 
 
-@pytest.fixture(params=["sendgrid", "brevo"])
+@pytest.fixture(params=["sendgrid", "brevo", "mailchimp", "klaviyo"])
 def kind(request) -> str:
     return request.param
 

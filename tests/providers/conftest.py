@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import threading
+from base64 import b64encode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,7 +17,14 @@ import httpx
 import pytest
 
 from tasks.core import DrivenClock
-from tasks.drills import SimulatedBrevo, SimulatedEsp, SimulatedSendGrid, Sink
+from tasks.drills import (
+    SimulatedBrevo,
+    SimulatedEsp,
+    SimulatedKlaviyo,
+    SimulatedMailchimp,
+    SimulatedSendGrid,
+    Sink,
+)
 from tasks.providers import Provider, connect_provider
 
 PEOPLE = 130
@@ -83,6 +91,14 @@ def plan_of(
     return SimpleNamespace(kind=kind, api_url=url, timeout_seconds=timeout, download_hosts=hosts)
 
 
+SIMULATED: dict[str, Any] = {
+    "sendgrid": SimulatedSendGrid,
+    "brevo": SimulatedBrevo,
+    "mailchimp": SimulatedMailchimp,
+    "klaviyo": SimulatedKlaviyo,
+}
+
+
 class Vendors:
     """A simulated vendor and our connector to it; campaigns are made at the vendor as its own interface does it."""
 
@@ -96,11 +112,11 @@ class Vendors:
         transport: httpx.BaseTransport | None = None,
     ) -> None:
         self.kind, self.clock, self._hosts, self._transport = kind, clock, hosts, transport
-        self.server: Any = {"sendgrid": SimulatedSendGrid, "brevo": SimulatedBrevo}[kind](clock, people)
+        self.server: Any = SIMULATED[kind](clock, people)
         self._batches: list[tuple[str, datetime]] = []
         self._http = httpx.Client(
-            base_url=f"{self.server.url}/v3",
-            headers={"Authorization": f"Bearer {self.server.token}", "api-key": self.server.token},
+            base_url=f"{self.server.url}{self.server.prefix}",
+            headers={"Authorization": self._authorization(), "api-key": self.server.token},
             verify=False,  # plain HTTP on loopback: reading the authorities would take longest
         )
         self.provider: Any = self._connect()
@@ -125,11 +141,19 @@ class Vendors:
             self.kind, plan, "", self.server.token, self.clock, batches=file, transport=self._transport
         )
 
+    def _authorization(self) -> str:
+        token = self.server.token
+        if self.kind == "mailchimp":
+            return f"Basic {b64encode(f'mailstay:{token}'.encode()).decode()}"
+        return f"{'Klaviyo-API-Key' if self.kind == 'klaviyo' else 'Bearer'} {token}"
+
     def campaign(
         self, name: str, *, at: timedelta | None = None, kind: str = "", useful: timedelta | None = None
     ) -> int:
         """Create a draft to the list News, planned for `at` from now."""
         now = self.clock.now()
+        if at is not None:
+            at = self.provider.capabilities.next_slot(now + at) - now
         tags = ["weekly", *([f"kind:{kind}"] if kind else [])]
         tags += [f"useful-until:{(now + useful).isoformat()}"] if useful else []
         time = f"{now + at:%Y-%m-%dT%H:%M:%SZ}" if at else None
@@ -139,6 +163,18 @@ class Vendors:
                 "email_config": {"subject": name, "html_content": "<p>Hello</p>", "sender_id": 1},
             }  # fmt: skip
             made = self._http.post("/marketing/singlesends", json=body | ({"send_at": time} if time else {}))
+        elif self.kind == "mailchimp":
+            tags += [f"send-at:{(now + at).isoformat()}"] if at else []
+            body = {
+                "type": "regular", "recipients": {"list_id": self.server.news},
+                "settings": {"title": f"{name} {{{'; '.join(tags)}}}", "subject_line": name, "from_name": "Shop",
+                             "reply_to": "news@shop.example"},
+            }  # fmt: skip
+            made = self._http.post("/campaigns", json=body)
+            self._http.put(f"/campaigns/{made.json()['id']}/content", json={"html": "<p>Hello</p>"})
+        elif self.kind == "klaviyo":
+            self.server.add_campaign(f"{name} {{{'; '.join(tags)}}}", name, now + at if at else None)
+            return next(one.id for one in self.provider.campaigns() if one.name == name)
         else:
             sender = {"name": "Shop", "email": "news@shop.example"}
             body = {
@@ -163,6 +199,11 @@ class Vendors:
         self.provider.close()
         self.provider = self._connect()
         return next(one.id for one in self.provider.campaigns() if one.uuid == name)
+
+    def feed(self, name: str) -> int:
+        """Add an RSS-driven campaign at Mailchimp."""
+        self.server.add_feed(name)
+        return next(one.id for one in self.provider.campaigns() if one.name == name)
 
     def sent(self, name: str = "") -> list[str]:
         """Return who got a message (of the campaign called `name`), as the mailbox has it."""

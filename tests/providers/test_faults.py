@@ -29,7 +29,7 @@ from tests.providers.conftest import Vendors, plan_of
 
 pytestmark = pytest.mark.integration
 
-KINDS = ("listmonk", "sendgrid", "brevo")
+KINDS = ("listmonk", "sendgrid", "brevo", "mailchimp", "klaviyo")
 FAULTS = {
     "wrong token": "refused with HTTP 40[13]",
     "5xx storm": "answered HTTP 503",

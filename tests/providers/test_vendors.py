@@ -1,4 +1,4 @@
-"""SendGrid's and Brevo's connectors against servers with the vendors' documented states, jobs, limits and errors."""
+"""The vendors' connectors against servers with the documented states, jobs, limits and errors of each."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from tasks.drills import SimulatedBrevo, SimulatedSendGrid
 from tasks.providers import (
     ANONYMOUS,
     BREVO,
+    KLAVIYO,
+    MAILCHIMP,
     SENDGRID,
     NotOffered,
     ProviderGarbled,
@@ -23,7 +25,7 @@ from tasks.providers import (
 from tests.providers.conftest import Vendors
 
 HOUR = timedelta(hours=1)
-KINDS = ("sendgrid", "brevo")
+KINDS = ("sendgrid", "brevo", "mailchimp", "klaviyo")
 
 
 @pytest.fixture(params=KINDS)
@@ -36,16 +38,21 @@ def vendors(request, clock):
     ("kind", "capability"),
     [
         pytest.param(one.kind, act, id=f"{one.kind} {act.of} {act.action} from {act.from_status}")
-        for one in (SENDGRID, BREVO)
+        for one in (SENDGRID, BREVO, MAILCHIMP, KLAVIYO)
         for act in one.actions
     ],
 )
 def test_what_the_capabilities_promise_the_server_does(kind, capability, clock) -> None:
     with Vendors(kind, clock) as vendors:
         act = capability
-        number = vendors.batch(at=5 * HOUR) if act.of == "batch" else 0
         provider = vendors.provider
+        number = 0
         if act.of == "batch":
+            number = vendors.batch(at=5 * HOUR)
+            provider = vendors.provider
+        if act.of == "feed":
+            number = vendors.feed("Blog")
+        if act.of != "campaign":
             if act.from_status == "paused":
                 provider.pause(number)
         else:
@@ -154,8 +161,10 @@ def test_who_was_due_counts_whoever_opted_out_later(vendors) -> None:
     assert member.was_due(planned)
 
 
-def test_nobody_says_who_got_a_campaign(vendors) -> None:
+def test_nobody_says_who_gets_a_campaign_that_is_being_sent(vendors) -> None:
     number = vendors.campaign("News")
+    vendors.go(number)
+    vendors.clock.advance(10)
     with pytest.raises(NotOffered):
         next(vendors.provider.send_log(number))
     with pytest.raises(NotOffered):
@@ -403,3 +412,313 @@ def test_whoever_has_no_patience_is_told_when_to_come_again(brevo) -> None:
         assert caught.value.outcome_unknown is False
         assert provider.health().ok
     assert SimulatedBrevo.messages_per_minute == SimulatedSendGrid.messages_per_minute
+
+
+# Mailchimp alone ------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def mailchimp(clock):
+    with Vendors("mailchimp", clock) as one:
+        yield one
+
+
+def test_a_campaign_that_was_unscheduled_has_no_time_until_it_is_given_one(mailchimp) -> None:
+    number, at = mailchimp.campaign("News"), mailchimp.clock.now() + 5 * HOUR
+    mailchimp.provider.reschedule(number, at)
+    before = mailchimp.provider.campaign(number)
+    assert (before.status, before.send_at, before.to_send) == ("scheduled", at, 40)
+    mailchimp.provider.unschedule(number)
+    assert mailchimp.provider.campaign(number).send_at is None
+    with pytest.raises(ProviderRefused, match="no time to be scheduled at"):
+        mailchimp.provider.reschedule(number)
+    mailchimp.provider.reschedule(number, at)
+    assert mailchimp.provider.campaign(number) == before
+
+
+def test_a_schedule_is_refused_off_the_quarter_hour_and_a_slot_is_the_next_one(mailchimp) -> None:
+    number, at = mailchimp.campaign("News"), mailchimp.clock.now() + timedelta(minutes=7)
+    with pytest.raises(ProviderRefused, match="quarter-hour"):
+        mailchimp.provider.reschedule(number, at)
+    slot = MAILCHIMP.next_slot(at)
+    assert (slot.minute % 15, slot.second, MAILCHIMP.next_slot(slot)) == (0, 0, slot)
+    assert at <= slot < at + timedelta(minutes=15)
+    mailchimp.provider.reschedule(number, slot)
+    assert BREVO.next_slot(at) == at
+
+
+def test_a_campaign_in_flight_cannot_be_paused_or_unscheduled_and_the_capabilities_say_so(mailchimp) -> None:
+    number = mailchimp.campaign("News")
+    mailchimp.go(number)
+    assert MAILCHIMP.hold("running") is None
+    assert "log in and cancel it" in MAILCHIMP.left_to_people("running")
+    with pytest.raises(NotOffered, match="RSS"):
+        mailchimp.provider.pause(number)
+    with pytest.raises(ProviderRefused, match="has begun"):
+        mailchimp.provider.unschedule(number)
+
+
+def test_who_got_a_cancelled_campaign_is_named_and_nobody_else(mailchimp) -> None:
+    number = mailchimp.campaign("News")
+    assert list(mailchimp.provider.send_log(number)) == []
+    mailchimp.go(number)
+    mailchimp.clock.advance(10)
+    mailchimp.provider.cancel(number)
+    named = [f"c{one.subscriber_id}@shop.example" for one in mailchimp.provider.send_log(number)]
+    mailchimp.clock.advance(HOUR)
+    assert sorted(named) == sorted(mailchimp.sent())
+    assert len(named) == mailchimp.provider.campaign(number).sent == 10
+
+
+def test_without_pro_a_send_is_not_cancelled_and_the_reason_is_said(mailchimp) -> None:
+    mailchimp.server.pro = False
+    number = mailchimp.campaign("News")
+    mailchimp.go(number)
+    with pytest.raises(ProviderRefused, match="Pro feature"):
+        mailchimp.provider.cancel(number)
+
+
+def test_a_feed_is_neither_counted_as_sending_nor_named_to_anybody(mailchimp) -> None:
+    one = mailchimp.provider.campaign(mailchimp.feed("Blog"))
+    assert (one.of, one.status, one.sent, one.started_at, one.send_at) == ("feed", "running", 0, None, None)
+    assert mailchimp.provider.running_stats() == []
+    with pytest.raises(NotOffered):
+        next(mailchimp.provider.send_log(one.id))
+
+
+@pytest.mark.parametrize(
+    ("status", "reason"),
+    [("unsubscribed", "unsubscribed"), ("cleaned", "hard_bounce"), ("pending", "unsubscribed"),
+     ("archived", "unsubscribed"), ("something new", "unsubscribed")],
+)  # fmt: skip
+def test_only_who_is_subscribed_is_mailable(mailchimp, status, reason) -> None:
+    mailchimp.server.change(6, status)
+    assert (6, reason) in [(one.subscriber_id, one.reason) for one in mailchimp.provider.suppressions()]
+    assert {one.subscriber_id for one in mailchimp.provider.memberships() if one.mailable} == set(
+        range(1, 41)
+    ) - {6}
+
+
+def test_a_complaint_counts(mailchimp) -> None:
+    mailchimp.server.complain(4)
+    assert ("complaint", None) in [(one.reason, one.list_id) for one in mailchimp.provider.suppressions()]
+
+
+def test_who_left_one_audience_is_suppressed_there_and_in_its_tags_only(mailchimp) -> None:
+    other = mailchimp.server.add_audience("Other", 5, 6)
+    tag = mailchimp.provider.create_list("catch-up", among=[mailchimp.news])
+    mailchimp.provider.add_to_list(tag.id, [5])
+    mailchimp.server.change(5, "unsubscribed")
+    found = {one.list_id for one in mailchimp.provider.suppressions() if one.subscriber_id == 5}
+    assert found == {mailchimp.news, tag.id}
+    mailable = [
+        one.list_id for one in mailchimp.provider.memberships() if one.subscriber_id == 5 and one.mailable
+    ]
+    assert mailable == [mailchimp.provider.find_list("Other").id]
+    mailchimp.server.change(5, "unsubscribed", other)
+    assert [one.list_id for one in mailchimp.provider.suppressions() if one.subscriber_id == 5] == [None]
+
+
+def test_a_tag_needs_one_audience_to_be_in(mailchimp) -> None:
+    mailchimp.server.add_audience("Other", 5)
+    with pytest.raises(ProviderRefused, match="2 to choose from"):
+        mailchimp.provider.create_list("catch-up")
+
+
+def test_an_audience_is_never_deleted_or_filled(mailchimp) -> None:
+    with pytest.raises(NotOffered, match="consents"):
+        mailchimp.provider.delete_list(mailchimp.news)
+    with pytest.raises(NotOffered, match="subscribes nobody"):
+        mailchimp.provider.add_to_list(mailchimp.news, [1])
+
+
+def test_a_campaign_to_conditions_of_its_own_stops_whoever_asks_for_its_people(mailchimp) -> None:
+    number = mailchimp.campaign("News")
+    [one] = mailchimp.server._campaigns.values()
+    one.recipients = {"list_id": mailchimp.server.news, "segment_opts": {"match": "all", "conditions": [{}]}}
+    [audience] = mailchimp.provider.campaign(number).list_ids
+    assert audience != mailchimp.news
+    with pytest.raises(ProviderRefused, match="only Mailchimp can evaluate"):
+        mailchimp.provider.memberships([audience])
+
+
+def test_a_bare_403_is_waited_out_and_a_change_behind_it_is_not_sent_again(mailchimp) -> None:
+    number = mailchimp.campaign("News", at=5 * HOUR)
+    mailchimp.go(number)
+    mailchimp.server.busy = 2
+    assert len(mailchimp.provider.campaigns()) == 1
+    mailchimp.server.busy = 1
+    mailchimp.server.calls.clear()
+    with pytest.raises(ProviderRefused, match="too many calls of this account at once"):
+        mailchimp.provider.unschedule(number)
+    assert len(mailchimp.server.calls) == 1
+
+
+def test_a_missing_permission_is_no_limit(mailchimp) -> None:
+    mailchimp.server.pro = False
+    number = mailchimp.campaign("News")
+    mailchimp.go(number)
+    with pytest.raises(ProviderRefused) as caught:
+        mailchimp.provider.cancel(number)
+    assert caught.value.status == 403
+
+
+def test_more_people_than_a_page_are_all_read_and_a_short_total_is_an_error(clock) -> None:
+    with Vendors("mailchimp", clock, people=1100) as vendors:
+        assert len(vendors.provider.memberships([vendors.news])) == 1100
+        members = vendors.server._list_members
+
+        def one_more(ask):
+            answer = members(ask)
+            return type(answer)(200, answer.content | {"total_items": 1101})
+
+        vendors.server._routes = [
+            (method, pattern, one_more if handler == members else handler)
+            for method, pattern, handler in vendors.server._routes
+        ]
+        with pytest.raises(ProviderGarbled, match="promised 1101 rows but gave 1100"):
+            vendors.provider.subscriber_ids()
+
+
+# Klaviyo alone --------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def klaviyo(clock):
+    with Vendors("klaviyo", clock) as one:
+        yield one
+
+
+def test_a_campaign_in_flight_is_never_reverted(klaviyo) -> None:
+    number = klaviyo.campaign("News", at=HOUR)
+    klaviyo.go(number)
+    assert klaviyo.provider.campaign(number).status == "scheduled"
+    klaviyo.clock.advance(HOUR + timedelta(seconds=5))
+    with pytest.raises(ProviderRefused, match="hide whom it reached"):
+        klaviyo.provider.unschedule(number)
+    assert klaviyo.provider.campaign(number).status == "running"
+    assert KLAVIYO.hold("running") is None
+    assert "log in and cancel it" in KLAVIYO.left_to_people("running")
+    with pytest.raises(ProviderRefused, match="cannot pause"):
+        klaviyo.provider.pause(number)
+
+
+def test_a_time_that_is_past_is_not_asked_for(klaviyo) -> None:
+    number = klaviyo.campaign("News", at=HOUR)
+    klaviyo.clock.advance(2 * HOUR)
+    with pytest.raises(ProviderRefused, match="is past"):
+        klaviyo.provider.reschedule(number)
+    assert klaviyo.sent() == []
+
+
+def test_a_catch_up_excludes_whom_the_original_excludes_and_has_smart_sending_off(klaviyo) -> None:
+    number = klaviyo.campaign("Sale", at=5 * HOUR)
+    [original] = klaviyo.server._campaigns.values()
+    original.audiences["excluded"] = [klaviyo.server.segment]
+    there = klaviyo.provider.create_list("catch-up")
+    klaviyo.provider.add_to_list(there.id, [3, 7])
+    made = klaviyo.provider.create_campaign(copy_of=number, name="catch-up 1", list_id=there.id)
+    assert klaviyo.server._campaigns[made.uuid].smart is False
+    klaviyo.provider.start(made.id)
+    klaviyo.clock.advance(60)
+    assert klaviyo.sent() == ["c7@shop.example"]  # 3 is of the segment
+
+
+@pytest.mark.parametrize("kind", ["mailchimp", "klaviyo"])
+def test_a_copy_that_was_begun_and_not_finished_is_not_found_and_is_gone_on_with(kind, clock) -> None:
+    with Vendors(kind, clock) as vendors:
+        provider, number = vendors.provider, vendors.campaign("Sale", at=5 * HOUR)
+        send, broken = provider._api.send, ["PATCH"]
+
+        def breaking(method, *rest):
+            if method in broken:
+                raise ProviderUnavailable("cut", outcome_unknown=True)
+            return send(method, *rest)
+
+        provider._api.send = breaking
+        with pytest.raises(ProviderUnavailable):
+            provider.create_campaign(copy_of=number, name="catch-up 1", list_id=vendors.news)
+        assert provider.find_campaign("catch-up 1") is None
+        broken.clear()
+        made = provider.create_campaign(copy_of=number, name="catch-up 1", list_id=vendors.news)
+        assert provider.find_campaign("catch-up 1") == made
+        assert len(provider.campaigns()) == 2
+
+
+def test_a_campaign_to_a_segment_goes_to_whom_klaviyo_chooses(klaviyo) -> None:
+    number = klaviyo.campaign("News")
+    [one] = klaviyo.server._campaigns.values()
+    one.audiences["included"] = [klaviyo.server.segment]
+    [audience] = klaviyo.provider.campaign(number).list_ids
+    assert {one.subscriber_id for one in klaviyo.provider.memberships([audience])} == {1, 2, 3, 4, 5}
+
+
+@pytest.mark.parametrize(
+    ("word", "reason"),
+    [("HARD_BOUNCE", "hard_bounce"), ("SPAM_COMPLAINT", "complaint"), ("UNSUBSCRIBE", "unsubscribed"),
+     ("USER_SUPPRESSED", "manual"), ("SOMETHING_NEW", "manual")],
+)  # fmt: skip
+def test_a_profile_is_suppressed_for_whatever_reason(klaviyo, word, reason) -> None:
+    klaviyo.server.suppress(6, word)
+    assert [(one.subscriber_id, one.reason) for one in klaviyo.provider.suppressions()] == [(6, reason)]
+    assert 6 not in {one.subscriber_id for one in klaviyo.provider.memberships() if one.mailable}
+
+
+def test_who_is_suppressed_for_one_list_stays_on_the_other(klaviyo) -> None:
+    other = klaviyo.provider.create_list("Other")
+    klaviyo.provider.add_to_list(other.id, [5])
+    klaviyo.server.suppress(5, "USER_SUPPRESSED", on=klaviyo.server.news)
+    found = {(one.list_id, one.mailable) for one in klaviyo.provider.memberships() if one.subscriber_id == 5}
+    assert found == {(klaviyo.news, False), (other.id, True)}
+    assert [(one.subscriber_id, one.list_id) for one in klaviyo.provider.suppressions()] == [
+        (5, klaviyo.news)
+    ]
+
+
+def test_every_page_of_lists_and_profiles_is_read(clock) -> None:
+    with Vendors("klaviyo", clock, people=250) as vendors:
+        made = {vendors.provider.create_list(f"list {number}").id for number in range(12)}
+        assert made < {one.id for one in vendors.provider.lists()}
+        assert vendors.provider.subscriber_ids() == set(range(1, 251))
+
+
+def test_a_cursor_that_comes_again_is_no_end(klaviyo) -> None:
+    page = klaviyo.server._page
+
+    def circle(kind, rows, ask):
+        answer = page(kind, rows, ask)
+        return type(answer)(
+            200, answer.content | {"links": {"next": "https://a.klaviyo.com/x?page[cursor]=7"}}
+        )
+
+    klaviyo.server._page = circle
+    with pytest.raises(ProviderGarbled, match="next page that is none"):
+        klaviyo.provider.subscriber_ids()
+
+
+def test_a_minutes_looks_are_spread_so_that_klaviyo_refuses_none(klaviyo) -> None:
+    number, began = klaviyo.campaign("News", at=5 * HOUR), klaviyo.clock.now()
+    klaviyo.server.calls.clear()
+    for _ in range(151):
+        klaviyo.provider.campaign(number)
+    assert timedelta(minutes=1) <= klaviyo.clock.now() - began < timedelta(minutes=2)
+    assert len(klaviyo.server.calls) == 151
+
+
+def test_a_daily_limit_of_one_kind_of_call_holds_no_other_up(klaviyo) -> None:
+    assert KLAVIYO.longest_window == timedelta(minutes=1)
+    for number in range(150):
+        klaviyo.provider.create_list(f"list {number}")
+    with pytest.raises(ProviderUnavailable, match="150 calls per 24 hours is used up"):
+        klaviyo.provider.create_list("one more")
+    assert klaviyo.provider.find_list("list 149")
+
+
+def test_one_report_a_minute_tells_of_all_campaigns(klaviyo) -> None:
+    for name in ("One", "Two"):
+        klaviyo.go(klaviyo.campaign(name))
+    klaviyo.clock.advance(120)
+    klaviyo.server.calls.clear()
+    assert [one.sent for one in klaviyo.provider.campaigns()] == [40, 40]
+    klaviyo.provider.running_stats()
+    assert klaviyo.server.calls.count("POST /api/campaign-values-reports") == 1

@@ -1,1 +1,1 @@
-"""Simulated vendors: the documented states, deadlines, limits and errors of SendGrid and Brevo, on loopback."""
+"""Simulated Brevo, Klaviyo, Mailchimp and SendGrid on loopback: their documented states, deadlines, limits and errors."""

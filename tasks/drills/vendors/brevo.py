@@ -8,7 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from tasks.core import DrivenClock
-from tasks.drills.vendors.server import Answer, Asked, Handler, Vendor
+from tasks.drills.vendors.server import Answer, Asked, Handler, Vendor, Window
 
 _HOURLY, _PER_SECOND = 100, 10
 _PARTLY_SENT = "a campaign that was partly sent cannot become a draft"
@@ -24,29 +24,6 @@ class _Campaign:
     begun_at: datetime | None = None
     queue: list[int] = field(default_factory=list)
     sent: int = 0
-
-
-@dataclass
-class _Window:
-    """A fixed window, which begins with the first call in it."""
-
-    calls: int
-    per: timedelta
-    begun: datetime | None = None
-    used: int = 0
-
-    def take(self, now: datetime) -> tuple[bool, dict[str, str]]:
-        """Count a call; return whether it is too many, and what the headers say."""
-        if self.begun is None or now >= self.begun + self.per:
-            self.begun, self.used = now, 0
-        too_many = self.used >= self.calls
-        self.used += not too_many
-        left = self.begun + self.per - now
-        return too_many, {
-            "x-sib-ratelimit-limit": str(self.calls),
-            "x-sib-ratelimit-remaining": str(self.calls - self.used),
-            "x-sib-ratelimit-reset": str(max(1, round(left.total_seconds() + 0.5))),
-        }
 
 
 class SimulatedBrevo(Vendor):
@@ -72,8 +49,8 @@ class SimulatedBrevo(Vendor):
         self._folders = {1: "Your first folder"}
         self._blocked: list[dict[str, Any]] = []
         self._windows = {
-            "general": _Window(_HOURLY, timedelta(hours=1)),
-            "contacts": _Window(_PER_SECOND, timedelta(seconds=1)),
+            "general": Window(_HOURLY, timedelta(hours=1)),
+            "contacts": Window(_PER_SECOND, timedelta(seconds=1)),
         }
         super().__init__(clock)
 
@@ -110,12 +87,18 @@ class SimulatedBrevo(Vendor):
             {"code": "document_not_found" if status == 404 else "invalid_parameter", "message": message},
         )
 
-    def limited(self, path: str) -> tuple[Answer | None, dict[str, str]]:
+    def limited(self, method: str, path: str) -> tuple[Answer | None, dict[str, str]]:
         """Count the call against its window."""
         if path.startswith("/v3/smtp/"):
             return None, {}
         name = "contacts" if path.startswith("/v3/contacts") else "general"
-        too_many, headers = self._windows[name].take(self.clock.now())
+        window, now = self._windows[name], self.clock.now()
+        too_many = window.take(now)
+        headers = {
+            "x-sib-ratelimit-limit": str(window.calls),
+            "x-sib-ratelimit-remaining": str(window.calls - window.used),
+            "x-sib-ratelimit-reset": str(window.seconds_left(now)),
+        }
         if not too_many:
             return None, headers
         return Answer(429, {"code": "too_many_requests", "message": "rate limit exceeded"}, headers), headers

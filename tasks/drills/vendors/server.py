@@ -8,7 +8,7 @@ import re
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import datetime, timedelta
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from types import TracebackType
 from typing import Any, Self
@@ -44,6 +44,28 @@ class Delivered:
     at: datetime
 
 
+@dataclass
+class Window:
+    """A fixed window of a rate limit, which begins with the first call in it."""
+
+    calls: int
+    per: timedelta
+    begun: datetime | None = None
+    used: int = 0
+
+    def take(self, now: datetime) -> bool:
+        """Count a call; return whether it is too many."""
+        if self.begun is None or now >= self.begun + self.per:
+            self.begun, self.used = now, 0
+        too_many = self.used >= self.calls
+        self.used += not too_many
+        return too_many
+
+    def seconds_left(self, now: datetime) -> int:
+        """Return whole seconds until the window is over, at least one."""
+        return max(1, round(((self.begun or now) + self.per - now).total_seconds() + 0.5))
+
+
 Handler = Callable[[Asked], Answer]
 
 
@@ -57,6 +79,8 @@ class Vendor:
     """
 
     messages_per_minute = 60
+    prefix = "/v3"
+    content_type = "application/json"
 
     def __init__(self, clock: DrivenClock, token: str = "drill-token") -> None:  # noqa: S107 a drill's own
         self.clock = clock
@@ -65,7 +89,7 @@ class Vendor:
         self._delivered: list[Delivered] = []
         self._lock = threading.RLock()
         self._routes = [
-            (method, re.compile(f"/v3{re.sub('{[a-z_]+}', '([^/]+)', path)}"), handler)
+            (method, re.compile(f"{self.prefix}{re.sub('{[a-z_]+}', '([^/]+)', path)}"), handler)
             for method, path, handler in self.routes()
         ]
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), self._make_handler())
@@ -74,7 +98,7 @@ class Vendor:
         threading.Thread(target=self._server.serve_forever, daemon=True, name=type(self).__name__).start()
 
     def routes(self) -> list[tuple[str, str, Handler]]:
-        """Return method, path below `/v3` (with `{name}` for what varies) and handler of all that is offered."""
+        """Return method, path below `prefix` (with `{name}` for what varies) and handler of all that is offered."""
         raise NotImplementedError
 
     def authorised(self, headers: Mapping[str, str]) -> bool:
@@ -85,7 +109,7 @@ class Vendor:
         """Return a refusal as this vendor words it."""
         raise NotImplementedError
 
-    def limited(self, path: str) -> tuple[Answer | None, dict[str, str]]:
+    def limited(self, method: str, path: str) -> tuple[Answer | None, dict[str, str]]:
         """Return the refusal of a call too many, if it is one, and the headers that say what is left."""
         return None, {}
 
@@ -121,11 +145,11 @@ class Vendor:
         with self._lock:
             self.calls.append(f"{method} {parts.path}")
             self.act(self.clock.now())
-            if not parts.path.startswith("/v3/"):
+            if not parts.path.startswith(f"{self.prefix}/"):
                 return self.file(parts.path)
             if not self.authorised(headers):
                 return self.refusal(401, "The provided authorization grant is invalid")
-            refused, left = self.limited(parts.path)
+            refused, left = self.limited(method, parts.path)
             if refused is not None:
                 return refused
             for wanted, pattern, handler in self._routes:
@@ -159,7 +183,7 @@ class Vendor:
                 body = content if is_file else b"" if content is None else json.dumps(content).encode()
                 self.send_response(answer.status)
                 if body:
-                    self.send_header("Content-Type", "application/gzip" if is_file else "application/json")
+                    self.send_header("Content-Type", "application/gzip" if is_file else vendor.content_type)
                 for name, value in answer.headers.items():
                     self.send_header(name, value)
                 if answer.status != 204:
