@@ -2,6 +2,10 @@
 
     python tests/providers/specs/trim.py sendgrid tsg_*.json
     python tests/providers/specs/trim.py brevo swagger_definition.yml
+    python tests/providers/specs/trim.py klaviyo campaigns.json lists.json metrics.json profiles.json reporting.json \
+        segments.json
+
+Mailchimp's is cut by the test itself: nobody may pass it on.
 
 Paths and schemas are taken as they are; what no kept call refers to, examples and prose are left out.
 """
@@ -52,6 +56,44 @@ CALLS = {
         ("/contacts/lists/{listId}/contacts/remove", "post"),
         ("/contacts/folders", "get post"),
         ("/smtp/blockedContacts", "get"),
+    ],
+    "klaviyo": [
+        ("/api/campaigns", "get"),
+        ("/api/campaigns/{id}", "get patch"),
+        ("/api/campaign-clone", "post"),
+        ("/api/campaign-send-jobs", "post"),
+        ("/api/campaign-send-jobs/{id}", "patch"),
+        ("/api/campaign-recipient-estimations/{id}", "get"),
+        ("/api/campaign-values-reports", "post"),
+        ("/api/metrics", "get"),
+        ("/api/lists", "get post"),
+        ("/api/lists/{id}", "delete"),
+        ("/api/lists/{id}/profiles", "get"),
+        ("/api/lists/{id}/relationships/profiles", "post delete"),
+        ("/api/segments/{id}/profiles", "get"),
+        ("/api/profiles", "get"),
+        ("/api/profile-suppression-bulk-create-jobs", "post"),
+        ("/api/profile-suppression-bulk-create-jobs/{job_id}", "get"),
+    ],
+    "mailchimp": [
+        ("/campaigns", "get post"),
+        ("/campaigns/{campaign_id}", "get patch"),
+        ("/campaigns/{campaign_id}/content", "get put"),
+        ("/campaigns/{campaign_id}/actions/schedule", "post"),
+        ("/campaigns/{campaign_id}/actions/unschedule", "post"),
+        ("/campaigns/{campaign_id}/actions/send", "post"),
+        ("/campaigns/{campaign_id}/actions/cancel-send", "post"),
+        ("/campaigns/{campaign_id}/actions/pause", "post"),
+        ("/campaigns/{campaign_id}/actions/resume", "post"),
+        ("/reports/{campaign_id}", "get"),
+        ("/reports/{campaign_id}/sent-to", "get"),
+        ("/lists", "get"),
+        ("/lists/{list_id}", "post"),
+        ("/lists/{list_id}/members", "get"),
+        ("/lists/{list_id}/abuse-reports", "get"),
+        ("/lists/{list_id}/segments", "get post"),
+        ("/lists/{list_id}/segments/{segment_id}", "post delete"),
+        ("/lists/{list_id}/segments/{segment_id}/members", "get"),
     ],
 }
 _PROSE = {
