@@ -47,7 +47,7 @@ PROMISES = {
     "tests/catchup/test_recovery.py": "Nobody is mailed twice, too late, or after opting out (judged by the mailbox)",
     "tests/catchup/test_histories.py": "Whatever happens in an outage: nobody is mailed twice, late or after opting out, one verdict per campaign, one outcome per person, unknown only where a reply was lost",
     "tests/catchup/test_listmonk_cases.py": "Where listmonk's own resume loses people, repeats or is late (six of its issues), a recovery does not",
-    "tests/catchup/test_vendors.py": "At SendGrid and Brevo, which name nobody, nobody is mailed twice, too late, or after opting out",
+    "tests/catchup/test_vendors.py": "At vendors that name few or nobody (SendGrid, Brevo, Mailchimp, Klaviyo) nobody is mailed twice, too late, or after opting out",
     "tests/providers/test_faults.py": "Whatever a provider answers instead of an answer, the message is clear and the journal goes on",
     "tests/providers/test_prism.py": "Every request of a connector is one that its vendor's own description accepts",
     "tests/kills/test_recover_kills.py": "A recover killed at any journaled step mails nobody twice, too late, or after opting out, and forgets nobody",

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 from tasks.plan.models import Plan
 
+_WITHOUT_STATUS_PAGE = ("mailchimp",)
+"""Their status pages are pages for people alone: no feed, no JSON."""
 _NEEDED_OBJECTS: dict[str, set[str]] = {
     "contacts": {"subscribers"},
     "consent": {"suppressions"},
@@ -41,7 +43,7 @@ def _findings(plan: Plan) -> Iterator[Finding]:
         )
     for name, provider in plan.providers.items():
         field = f"providers.{name}"
-        if provider.status_page is None:
+        if provider.status_page is None and provider.kind not in _WITHOUT_STATUS_PAGE:
             yield Finding(field, "no status page", "add status_page with its url")
         if provider.source is None:
             yield Finding(field, "its data is not backed up", "name the source that holds it")

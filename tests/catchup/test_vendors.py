@@ -238,7 +238,7 @@ def test_a_stop_that_was_accepted_and_does_not_show_is_found_by_the_last_look(ve
         vendor.respond()
 
 
-@pytest.mark.parametrize("kind", ["sendgrid"])
+@pytest.mark.parametrize("kind", ["sendgrid", "mailchimp", "klaviyo"])
 def test_a_single_send_in_flight_is_left_to_go_on_and_gets_no_catch_up_beside_it(vendor) -> None:
     vendor.vendors.server.stuck = True
     number = vendor.vendors.campaign("News", kind="newsletter")
@@ -287,3 +287,71 @@ def test_a_batch_is_let_go_while_it_is_useful_and_discarded_after(
     vendor.clock.advance(100 * HOUR)
     assert outcome.done == done
     assert len(vendor.judge()) == mails
+
+
+@pytest.mark.parametrize("kind", ["mailchimp"])
+def test_a_feed_is_paused_and_goes_on_as_it_was(vendor) -> None:
+    number = vendor.vendors.feed("Blog")
+    before = vendor.vendors.provider.campaign(number)
+    incident, [line] = vendor.respond()
+    assert (line.action, line.undo, line.of) == ("pause", "resume", "feed")
+    assert vendor.vendors.provider.campaign(number).status == "paused"
+    vendor.clock.advance(HOUR)
+    [outcome] = vendor.recover(incident)
+    assert (outcome.done, outcome.counts["unknown"]) == ("put_back", 0)
+    assert vendor.vendors.provider.campaign(number) == before
+
+
+@pytest.mark.parametrize("kind", ["mailchimp", "klaviyo"])
+def test_what_is_sent_later_begins_at_a_time_that_the_provider_takes(vendor) -> None:
+    loaded = yaml.safe_load(vendor.plan.read_text())
+    loaded["lateness"]["newsletter"] |= {"when_late": "reschedule", "reschedule_minutes": 67}
+    vendor.plan.write_text(yaml.safe_dump(loaded))
+    scheduled(vendor, "News", HOUR, kind="newsletter")
+    incident, _ = vendor.respond()
+    vendor.clock.advance(2 * HOUR)
+    [outcome] = vendor.recover(incident)
+    assert (outcome.done, outcome.scheduled) == ("scheduled", 40)
+    [begin] = [one.send_at for one in vendor.vendors.provider.campaigns() if one.status == "scheduled"]
+    assert begin == vendor.vendors.provider.capabilities.next_slot(begin)
+    vendor.clock.advance(3 * HOUR)
+    assert len(vendor.judge()) == 40
+    assert min(one.at for one in vendor.vendors.server.mailbox()) >= begin
+
+
+@pytest.mark.parametrize("kind", ["klaviyo"])
+def test_a_revert_that_came_through_too_late_makes_nobody_count_as_not_reached(vendor) -> None:
+    """It was scheduled when it was looked at and had begun when the revert arrived: the draft shows nothing of it."""
+    number, server = scheduled(vendor, "News", HOUR, kind="newsletter"), vendor.vendors.server
+    change = server._change_job
+
+    def late(one, ask):
+        vendor.clock.advance(HOUR + timedelta(seconds=10))
+        server.act(vendor.clock.now())
+        return change(one, ask)
+
+    server._change_job = late
+    incident, [line] = vendor.respond()
+    assert (line.action, vendor.vendors.provider.campaign(number).status) == ("unschedule", "draft")
+    reached = len(vendor.judge())
+    assert 0 < reached < 40
+    server._change_job = change
+    [outcome] = vendor.recover(incident)
+    vendor.clock.advance(24 * HOUR)
+    assert outcome.counts["unknown"] == 40
+    assert len(vendor.judge()) == reached
+
+
+@pytest.mark.parametrize("kind", ["mailchimp"])
+def test_a_report_that_names_fewer_than_were_sent_makes_nobody_count_as_not_reached(vendor) -> None:
+    scheduled(vendor, "News", HOUR, kind="newsletter")
+    incident, _ = vendor.respond()
+    vendor.clock.advance(2 * HOUR)
+    server = vendor.vendors.server
+    whole = server._shown
+    server._shown = lambda one: whole(one) | ({"emails_sent": len(one.queue) + 1} if one.queue else {})
+    outcomes = vendor.recover(incident)
+    vendor.clock.advance(24 * HOUR)
+    assert [one.counts["not_attempted"] for one in outcomes] == [0]
+    assert outcomes[0].counts["unknown"] > 0
+    assert sum(vendor.judge().values()) < 40  # the first step only: of the others nobody is sure

@@ -326,10 +326,16 @@ def test_what_a_provider_can_do_is_shown_with_its_sources() -> None:
     assert pause[4:6] == ["resume", "10 minutes before send_at; thrown away 72 hours after send_at"]
     assert pause[-1] == "twilio.com/docs/sendgrid/api-reference/cancel-scheduled-sends"
     listed = CliRunner().invoke(app, ["providers", "list"]).output
-    assert "100 per hour" in next(line for line in listed.splitlines() if line.startswith("brevo"))
+    of = {line.partition("\t")[0]: line for line in listed.splitlines()}
+    assert "100 per hour" in of["brevo"]
+    assert "10 at once" in of["mailchimp"]
+    assert "log in and cancel it" in of["klaviyo"]
+    shown = CliRunner().invoke(app, ["providers", "show", "mailchimp"]).output
+    assert "feed\trunning\tpause\tpaused\tresume" in shown
+    assert "campaign\trunning\tnot possible: log in and cancel it, with Mailchimp Pro" in shown
 
 
 def test_a_kind_of_provider_that_is_not_there_is_told_with_those_that_are() -> None:
     result = CliRunner().invoke(app, ["providers", "show", "pigeon"])
     assert isinstance(result.exception, UsageError)
-    assert "brevo, listmonk, sendgrid" in str(result.exception)
+    assert "brevo, klaviyo, listmonk, mailchimp, sendgrid" in str(result.exception)

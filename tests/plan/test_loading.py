@@ -27,6 +27,17 @@ def test_the_example_loads_and_lacks_the_pinned_key_and_the_backups_that_no_sour
         "store.public_key": "the store's public key is not pinned: a chain signed anew with another key would pass",
         "providers.sendgrid": "its data is not backed up",
         "providers.brevo": "its data is not backed up",
+        "providers.mailchimp": "its data is not backed up",
+        "providers.klaviyo": "its data is not backed up",
+    }
+
+
+def test_a_status_page_is_asked_for_unless_the_provider_has_none_to_read() -> None:
+    loaded = load_plan(EXAMPLE)
+    bare = {name: one.model_copy(update={"status_page": None}) for name, one in loaded.plan.providers.items()}
+    found = lint(loaded.plan.model_copy(update={"providers": bare}))
+    assert {one.field for one in found if one.missing == "no status page"} == {
+        f"providers.{name}" for name in bare if name != "mailchimp"
     }
 
 
@@ -118,7 +129,7 @@ def test_an_unknown_source_or_provider_lists_the_known_ones() -> None:
     loaded = load_plan(EXAMPLE)
     with pytest.raises(PlanError, match="use one of: shop, esp"):
         loaded.source_url("crm")
-    with pytest.raises(PlanError, match="use one of: listmonk, sendgrid, brevo"):
+    with pytest.raises(PlanError, match="use one of: listmonk, sendgrid, brevo, mailchimp, klaviyo"):
         loaded.provider("pigeon")
 
 

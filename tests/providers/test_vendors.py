@@ -714,11 +714,19 @@ def test_a_daily_limit_of_one_kind_of_call_holds_no_other_up(klaviyo) -> None:
     assert klaviyo.provider.find_list("list 149")
 
 
-def test_one_report_a_minute_tells_of_all_campaigns(klaviyo) -> None:
+def test_one_report_a_minute_tells_of_all_campaigns_and_is_not_asked_for_while_nothing_sends(klaviyo) -> None:
     for name in ("One", "Two"):
         klaviyo.go(klaviyo.campaign(name))
+    klaviyo.clock.advance(30)
+    report = "POST /api/campaign-values-reports"
+    with Vendors.connect("klaviyo", klaviyo.server, klaviyo.clock) as provider:
+        klaviyo.server.calls.clear()
+        assert [one.sent for one in provider.campaigns()] == [30, 30]
+        provider.running_stats()
+    assert klaviyo.server.calls.count(report) == 1
     klaviyo.clock.advance(120)
-    klaviyo.server.calls.clear()
-    assert [one.sent for one in klaviyo.provider.campaigns()] == [40, 40]
-    klaviyo.provider.running_stats()
-    assert klaviyo.server.calls.count("POST /api/campaign-values-reports") == 1
+    with Vendors.connect("klaviyo", klaviyo.server, klaviyo.clock) as provider:
+        assert {one.status for one in provider.campaigns()} == {"finished"}
+        assert klaviyo.server.calls.count(report) == 1
+        assert provider.campaign(provider.campaigns()[0].id).sent == 40
+    assert klaviyo.server.calls.count(report) == 2

@@ -8,7 +8,9 @@ import pytest
 from tasks.core import DrivenClock
 from tasks.providers import (
     BREVO,
+    KLAVIYO,
     LISTMONK,
+    MAILCHIMP,
     PROVIDERS,
     SENDGRID,
     ProviderUnavailable,
@@ -41,7 +43,9 @@ def test_the_action_and_its_undo_are_those_of_the_data(capabilities, status) -> 
 
 @pytest.mark.parametrize("capabilities", PROVIDERS.values(), ids=list(PROVIDERS))
 def test_every_fact_names_its_source_and_every_rate_exists(capabilities) -> None:
-    assert all(one.source for one in (*capabilities.actions, *capabilities.rates, *capabilities.traps))
+    facts = (*capabilities.actions, *capabilities.rates, *capabilities.traps, *capabilities.by_hand)
+    assert all(one.source for one in facts)
+    assert capabilities.connections is None or capabilities.limits_source
     assert {one.rate for one in capabilities.actions} - {""} <= {one.name for one in capabilities.rates}
 
 
@@ -50,6 +54,22 @@ def test_a_batch_can_be_stopped_until_ten_minutes_before_and_let_go_for_72_hours
     assert (line.act_before, line.lost_after) == (NOW + 50 * MINUTE, NOW + HOUR + 72 * HOUR)
     assert PlanLine.from_json(line.to_json()) == line
     assert "yes, resume by" in markdown_table([line], "GBP")
+
+
+@pytest.mark.parametrize("capabilities", [MAILCHIMP, KLAVIYO, SENDGRID], ids=lambda one: one.kind)
+def test_where_the_api_cannot_stop_a_campaign_the_plan_says_what_a_person_can(capabilities) -> None:
+    [line] = planned(capabilities, sending(status="running"))
+    what = capabilities.left_to_people("running")
+    assert (line.action, line.by_hand) == ("", what)
+    assert PlanLine.from_json(line.to_json()) == line
+    assert f"| not possible: {what} |" in markdown_table([line], "GBP")
+    [line] = planned(capabilities, sending())
+    assert (line.action, line.by_hand) == ("unschedule", "")
+
+
+def test_a_feed_of_mailchimp_is_paused_and_a_campaign_is_not() -> None:
+    [line] = planned(MAILCHIMP, sending(status="running", of="feed"))
+    assert (line.action, line.undo) == ("pause", "resume")
 
 
 def test_a_batch_whose_deadline_is_past_is_not_promised_to_be_stopped() -> None:
@@ -78,6 +98,9 @@ def test_the_plan_says_how_long_a_limit_makes_it_take() -> None:
         "Brevo allows 100 calls per hour: stopping everything takes at least 9 hours, the most urgent first."
     )
     assert time_to_stop(many[:90], BREVO) == ""
+    assert time_to_stop(planned(KLAVIYO, *(sending(n) for n in range(1, 20_001))), KLAVIYO) == (
+        "Klaviyo allows 150 calls per minute: stopping everything takes at least 2 hours, the most urgent first."
+    )
     assert time_to_stop(planned(LISTMONK, *(sending(n) for n in range(1, 1001))), LISTMONK) == ""
 
 

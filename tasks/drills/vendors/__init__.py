@@ -1,1 +1,1 @@
-"""Simulated Brevo, Klaviyo, Mailchimp and SendGrid on loopback: their documented states, deadlines, limits and errors."""
+"""Simulated Brevo, Klaviyo, Mailchimp, SendGrid on loopback: the documented states, deadlines, limits and errors."""
