@@ -8,14 +8,13 @@ where that can be helped. Brevo exports recipients only of a campaign that was s
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import httpx
 
 from tasks.core import Clock
-from tasks.providers.http import PATIENCE, JsonApi, parse_time
+from tasks.providers.http import PATIENCE, JsonApi, below, parse_time
 from tasks.providers.labels import Labels
 from tasks.providers.model import (
     Campaign,
@@ -35,6 +34,7 @@ from tasks.providers.model import (
 )
 from tasks.providers.shapes import (
     Row,
+    being_sent,
     chunks,
     distinct,
     integer,
@@ -221,10 +221,9 @@ class Brevo:
     ) -> None:
         self.name = name
         self._clock = clock
-        base = api_url.rstrip("/")
         self._api = JsonApi(
             name,
-            base if base.endswith("/v3") else f"{base}/v3",
+            below(api_url, "/v3"),
             headers={"api-key": token},
             timeout_seconds=timeout_seconds,
             clock=clock,
@@ -251,7 +250,7 @@ class Brevo:
     def running_stats(self) -> list[RunningStats]:
         """Return the campaigns that are being sent now."""
         running = self._campaigns({"status": "inProcess"})
-        return [RunningStats(one.id, one.status, one.to_send, one.sent, None) for one in running]
+        return being_sent(running)
 
     # Campaigns --------------------------------------------------------------------------------------------------
 
@@ -303,7 +302,7 @@ class Brevo:
         """Tag a campaign that nothing was sent of and make it a plain draft, which has no time."""
         row = mapping(self._api.get(f"/emailCampaigns/{campaign_id}"), self.name)
         labels = Labels.read(_tags(row), f"{self.name}: campaign {campaign_id}")
-        tags = replace(labels, tags=(tag, *labels.tags), send_at=None).write()
+        tags = labels.marked(tag).write()
         self._api.send("PUT", f"/emailCampaigns/{campaign_id}", {"tag": _TAG_SEPARATOR.join(tags)})
         if row.get("status") != "draft":
             self._set_status(campaign_id, "draft")
@@ -326,14 +325,7 @@ class Brevo:
         where = f"{self.name}: campaign {copy_of}"
         row = mapping(self._api.get(f"/emailCampaigns/{copy_of}"), where)
         labels = Labels.read(_tags(row), where)
-        labels = replace(
-            labels,
-            tags=(*labels.tags, *tags),
-            catch_up_of=copy_of,
-            step=step,
-            latest_useful_at=latest_useful_at or labels.latest_useful_at,
-            send_at=send_at,
-        )
+        labels = labels.of_catch_up(copy_of, step, tags, latest_useful_at, send_at)
         body = _content(row) | {
             "name": name,
             "recipients": {"listIds": [list_id]},

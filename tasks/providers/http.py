@@ -316,6 +316,12 @@ class JsonApi:
         return now.replace(tzinfo=UTC) if now.tzinfo is None else now
 
 
+def below(api_url: str, version: str) -> str:
+    """Return the URL that calls of an API's `version` go below, whether the plan names it or not."""
+    base = api_url.rstrip("/")
+    return base if base.endswith(version) else f"{base}{version}"
+
+
 @cache
 def _tls() -> ssl.SSLContext:
     """Return the one TLS context: reading the authorities takes longer than most calls."""

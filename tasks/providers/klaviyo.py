@@ -7,7 +7,6 @@ stands in its name: `Sale {kind:sale}`. Its ids are text; each stands here as a 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 
@@ -15,7 +14,7 @@ import httpx
 
 from tasks.core import Clock
 from tasks.providers.errors import ProviderGarbled, ProviderRefused, ProviderUnavailable
-from tasks.providers.http import PATIENCE, JsonApi, parse_time
+from tasks.providers.http import PATIENCE, JsonApi, below, parse_time
 from tasks.providers.labels import Labels
 from tasks.providers.model import (
     ByHand,
@@ -38,6 +37,7 @@ from tasks.providers.shapes import (
     Numbers,
     Row,
     awaited,
+    being_sent,
     chunks,
     distinct,
     integer,
@@ -294,10 +294,9 @@ class Klaviyo:
         self._counts: dict[str, Row] = {}
         self._counted_at: datetime | None = None
         self._metric = ""
-        base = api_url.rstrip("/")
         self._api = JsonApi(
             name,
-            base if base.endswith("/api") else f"{base}/api",
+            below(api_url, "/api"),
             headers={
                 "Authorization": f"Klaviyo-API-Key {token}",
                 "revision": _REVISION,
@@ -327,11 +326,7 @@ class Klaviyo:
 
     def running_stats(self) -> list[RunningStats]:
         """Return the campaigns that are being sent now."""
-        return [
-            RunningStats(one.id, one.status, one.to_send, one.sent, None)
-            for one in self.campaigns()
-            if one.status == "running"
-        ]
+        return being_sent(self.campaigns())
 
     # Campaigns --------------------------------------------------------------------------------------------------
 
@@ -399,7 +394,7 @@ class Klaviyo:
         """Take the time of a draft away and mark it in its name."""
         row, where = self._row(campaign_id), f"{self.name}: campaign {campaign_id}"
         name, labels = _labels(row, where)
-        title = replace(labels, tags=(tag, *labels.tags)).title(name)
+        title = labels.marked(tag).title(name)
         body = {"name": title, "send_strategy": {"method": "immediate"}}
         self._change(text(row, "id", where), body)
 
@@ -420,13 +415,7 @@ class Klaviyo:
         """
         row, where = self._row(copy_of), f"{self.name}: campaign {copy_of}"
         _, labels = _labels(row, where)
-        labels = replace(
-            labels,
-            tags=(*tags, *labels.tags),
-            catch_up_of=copy_of,
-            step=step,
-            latest_useful_at=latest_useful_at or labels.latest_useful_at,
-        )
+        labels = labels.of_catch_up(copy_of, step, tags, latest_useful_at)
         begun = self.find_campaign(name + _BEING_MADE)
         if begun is None:
             wanted = {"new_name": name + _BEING_MADE}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 
 from tasks.providers.http import parse_time
@@ -63,6 +63,28 @@ class Labels:
         )
         labels = [f"{name}:{value}" for name, value in zip(_NAMES, values, strict=True) if value]
         return [*labels, *dict.fromkeys(self.tags)][:most]
+
+    def of_catch_up(
+        self,
+        original: int,
+        step: int,
+        tags: Iterable[str],
+        latest_useful_at: datetime | None,
+        send_at: datetime | None = None,
+    ) -> Labels:
+        """Return the labels of a catch-up for the campaign `original` that these belong to."""
+        return replace(
+            self,
+            tags=(*tags, *self.tags),
+            catch_up_of=original,
+            step=step,
+            latest_useful_at=latest_useful_at or self.latest_useful_at,
+            send_at=send_at,
+        )
+
+    def marked(self, tag: str) -> Labels:
+        """Return the labels of a draft that is retired: marked, and without a time."""
+        return replace(self, tags=(tag, *self.tags), send_at=None)
 
     @classmethod
     def of_title(cls, title: str, where: str) -> tuple[str, Labels]:

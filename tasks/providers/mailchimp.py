@@ -15,7 +15,7 @@ import httpx
 
 from tasks.core import Clock
 from tasks.providers.errors import NotOffered, ProviderRefused
-from tasks.providers.http import PATIENCE, JsonApi, parse_time
+from tasks.providers.http import PATIENCE, JsonApi, below, parse_time
 from tasks.providers.labels import Labels
 from tasks.providers.model import (
     ByHand,
@@ -35,6 +35,7 @@ from tasks.providers.model import (
 from tasks.providers.shapes import (
     Numbers,
     Row,
+    being_sent,
     chunks,
     distinct,
     integer,
@@ -238,10 +239,9 @@ class Mailchimp:
         self._clock = clock
         self._campaign_ids = Numbers("campaign", name, self._rows_of_campaigns)
         self._list_ids = Numbers("list", name, self.campaigns)
-        base = api_url.rstrip("/")
         self._api = JsonApi(
             name,
-            base if base.endswith("/3.0") else f"{base}/3.0",
+            below(api_url, "/3.0"),
             auth=("mailstay", token),
             bare_403_is_busy=True,
             timeout_seconds=timeout_seconds,
@@ -268,11 +268,7 @@ class Mailchimp:
     def running_stats(self) -> list[RunningStats]:
         """Return the campaigns that are being sent now; a feed is not, it only might be."""
         rows = self._pages("/campaigns", "campaigns", {"status": "sending"})
-        return [
-            RunningStats(one.id, one.status, one.to_send, one.sent, None)
-            for one in map(self._campaign, rows)
-            if one.of == "campaign"
-        ]
+        return being_sent(map(self._campaign, rows))
 
     # Campaigns --------------------------------------------------------------------------------------------------
 
@@ -336,7 +332,7 @@ class Mailchimp:
         """Take the time of a draft away and mark it in its title."""
         row, where = self._row(campaign_id), f"{self.name}: campaign {campaign_id}"
         name, labels = _labels(row, where)
-        title = replace(labels, tags=(tag, *labels.tags), send_at=None).title(name)
+        title = labels.marked(tag).title(name)
         self._retitle(text(row, "id", where), mapping(row.get("settings"), where), title)
 
     def create_campaign(
@@ -356,14 +352,7 @@ class Mailchimp:
         """
         row, where = self._row(copy_of), f"{self.name}: campaign {copy_of}"
         _, labels = _labels(row, where)
-        labels = replace(
-            labels,
-            tags=(*tags, *labels.tags),
-            catch_up_of=copy_of,
-            step=step,
-            latest_useful_at=latest_useful_at or labels.latest_useful_at,
-            send_at=send_at,
-        )
+        labels = labels.of_catch_up(copy_of, step, tags, latest_useful_at, send_at)
         settings = _settings(mapping(row.get("settings"), where))
         begun = self.find_campaign(name + _BEING_MADE)
         if begun is None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from http import HTTPStatus
 from typing import Any
@@ -22,7 +22,7 @@ from tasks.providers.errors import (
     ProviderGarbled,
     ProviderRefused,
 )
-from tasks.providers.http import PATIENCE, JsonApi, parse_time
+from tasks.providers.http import PATIENCE, JsonApi, below, parse_time
 from tasks.providers.labels import Labels
 from tasks.providers.model import (
     ByHand,
@@ -44,6 +44,7 @@ from tasks.providers.shapes import (
     CAMPAIGN_BITS,
     Row,
     awaited,
+    being_sent,
     chunks,
     distinct,
     integer,
@@ -243,10 +244,9 @@ class SendGrid:
         self._hosts = download_hosts
         self._campaign_ids: dict[int, str] = {}
         self._list_ids: dict[int, str] = {}
-        base = api_url.rstrip("/")
         self._api = JsonApi(
             name,
-            base if base.endswith("/v3") else f"{base}/v3",
+            below(api_url, "/v3"),
             headers={"Authorization": f"Bearer {token}"},
             timeout_seconds=timeout_seconds,
             clock=clock,
@@ -271,11 +271,7 @@ class SendGrid:
 
     def running_stats(self) -> list[RunningStats]:
         """Return the Single Sends that may be in flight."""
-        return [
-            RunningStats(one.id, one.status, one.to_send, one.sent, None)
-            for one in self.campaigns()
-            if one.status == "running"
-        ]
+        return being_sent(self.campaigns())
 
     # Campaigns --------------------------------------------------------------------------------------------------
 
@@ -350,7 +346,7 @@ class SendGrid:
         labels = Labels.read(row.get("categories") or (), where)
         body = {
             "name": text(row, "name", where),
-            "categories": replace(labels, tags=(tag, *labels.tags)).write(_MOST_CATEGORIES),
+            "categories": labels.marked(tag).write(_MOST_CATEGORIES),
             "send_at": None,
         }
         self._api.send("PATCH", f"/marketing/singlesends/{uuid}", body)
@@ -371,13 +367,7 @@ class SendGrid:
         where = f"{self.name}: campaign {uuid}"
         row = mapping(self._api.get(f"/marketing/singlesends/{uuid}"), where)
         labels = Labels.read(row.get("categories") or (), where)
-        labels = replace(
-            labels,
-            tags=(*tags, *labels.tags),
-            catch_up_of=copy_of,
-            step=step,
-            latest_useful_at=latest_useful_at or labels.latest_useful_at,
-        )
+        labels = labels.of_catch_up(copy_of, step, tags, latest_useful_at)
         body: Row = {
             "name": name,
             "categories": labels.write(_MOST_CATEGORIES),

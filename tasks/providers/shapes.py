@@ -17,7 +17,7 @@ from tasks.providers.errors import (
     ProviderUnavailable,
 )
 from tasks.providers.http import Json
-from tasks.providers.model import CampaignStatus, Membership, Probe
+from tasks.providers.model import Campaign, CampaignStatus, Membership, Probe, RunningStats
 
 T = TypeVar("T")
 Row = dict[str, Any]
@@ -183,6 +183,15 @@ def of_people_on(everything: Sequence[Membership], list_id: int) -> list[Members
     """Return those of all memberships that belong to people who are on `list_id`."""
     there = {one.subscriber_id for one in everything if one.list_id == list_id}
     return [one for one in everything if one.subscriber_id in there]
+
+
+def being_sent(campaigns: Iterable[Campaign]) -> list[RunningStats]:
+    """Return how far those campaigns are that are being sent; a feed is not, it only might be."""
+    return [
+        RunningStats(one.id, one.status, one.to_send, one.sent, None)
+        for one in campaigns
+        if one.status == "running" and one.of == "campaign"
+    ]
 
 
 def not_told(why: str, name: str, campaign_id: int | None) -> NotOffered:
