@@ -62,6 +62,7 @@ class Listed:
     kind: str = "sale"
     latest_useful_at: datetime | None = NOW + 10 * HOUR
     list_ids: tuple[int, ...] = (1,)
+    of: str = "campaign"
 
 
 @pytest.fixture
@@ -142,6 +143,11 @@ def test_a_false_green_is_found_by_the_count_that_stands_still(plan: Plan, clock
     stuck = Answers(listed=[Listed()])
     found = passes(plan, clock, *[stuck] * 5)
     assert [one.to for each in found for one in each.transitions] == ["suspected", "confirmed"]
+
+
+def test_a_feed_of_which_nothing_need_move_is_no_false_green(plan: Plan, clock: DrivenClock) -> None:
+    found = passes(plan, clock, *[Answers(listed=[Listed(of="feed")])] * 5)
+    assert [one.to for each in found for one in each.transitions] == []
 
 
 def test_an_incident_that_people_closed_ends_the_outage_for_the_detector(
