@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from prefect import flow
 
+from tasks.comms.steps import keep_promises
 from tasks.outages.steps import (
     Failures,
     ProviderWatch,
@@ -31,6 +32,9 @@ def monitor(plan: str = "plan.yaml", provider: str = "all") -> list[ProviderWatc
         plan: Path of the continuity plan. Decides what is watched, when a signal counts, and who is told.
         provider: Name of one provider of the plan, or `all`. Naming one leaves the others unwatched in this run.
 
+    An update that was promised to stakeholders for the time until the next pass goes out by itself; to an audience only
+    if a person approved that.
+
     An error with one provider does not leave the others unwatched; the run fails at its end all the same.
 
     Returns:
@@ -47,5 +51,7 @@ def monitor(plan: str = "plan.yaml", provider: str = "all") -> list[ProviderWatc
                 tell_people(plan, found)
                 publish_watch(found)
             watched.append(remember(plan, found))
+    with failures.of("promised updates"):
+        keep_promises(plan)
     failures.fail_if_any()
     return watched

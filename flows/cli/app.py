@@ -914,6 +914,47 @@ def respond(
 
 
 @app.command(epilog=EPILOGUE)
+def abort(
+    name: NameOption,
+    incident: Annotated[str, typer.Argument(help="An incident's id; the open one if absent.")] = "",
+    plan: PlanOption = "plan.yaml",
+    mode: Annotated[
+        Literal["plan", "act"],
+        typer.Option(help="`plan` changes nothing at the provider; `act` puts back what was stopped."),
+    ] = "plan",
+    approval: Annotated[
+        Literal["ask", "policy"],
+        typer.Option(help="`policy` approves what restores exactly what was and the plan lists."),
+    ] = "ask",
+    reason: Annotated[str, typer.Option(help="Why, for the record.")] = "false alarm",
+    wait_minutes: Annotated[
+        int, typer.Option(min=0, max=1440, help="How long to wait for an answer before holding.")
+    ] = 0,
+    json_: JsonOption = False,
+) -> None:
+    """Abort a response to a false alarm: put back what it stopped as it was, compare, close the incident, tell people.
+
+    With `--mode act` campaigns can send again, at the times they had. What cannot be brought back as it was, or whose
+    time is past, is held for a decision, and never sent late or twice.
+    """
+    with _flows(quiet=json_):
+        from flows.abort import abort as run
+
+        result = run(
+            plan=plan,
+            incident=incident,
+            mode=mode,
+            approval=approval,
+            reason=reason,
+            name=name,
+            wait_minutes=wait_minutes,
+        )
+    show.as_json(result) if json_ else show.aborted(result)
+    if result.state == "held":
+        raise typer.Exit(HELD)
+
+
+@app.command(epilog=EPILOGUE)
 def recover(
     name: NameOption,
     plan: PlanOption = "plan.yaml",

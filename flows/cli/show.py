@@ -789,6 +789,38 @@ def response(result: Any, currency: str) -> None:
         out.print(f"Text for the provider's support: {result.vendor_ticket}", markup=False)
 
 
+def aborted(result: Any) -> None:
+    """Print what an abort does or did per campaign, how each differs from before, and what is open."""
+    if result.plan and not result.compared:
+        table(
+            ["campaign", "due (UTC)", "what", "why"],
+            [
+                [one["name"], when(one["due_at"]), one["way"].replace("_", " "), one["why"]]
+                for one in result.plan
+            ],
+        )
+    if result.compared:
+        table(
+            ["campaign", "as before", "differences"],
+            [
+                [
+                    one["name"],
+                    "yes" if one["as_it_was"] else "no",
+                    "; ".join(
+                        f"{each['field']}: {each['was']} → {each['now']}" for each in one["differences"]
+                    )
+                    or "none",
+                ]
+                for one in result.compared
+            ],
+        )
+    out.print(f"{result.incident}: {result.state}", markup=False)
+    if result.state == "held":
+        out.print(f"Held: {result.reason}", markup=False)
+    elif result.state == "planned":
+        out.print("Next: the same with --mode act, which asks before it puts anything back", markup=False)
+
+
 def recovery(result: Any) -> None:
     """Print what a recovery came to."""
     out.print(f"{result.incident}: {result.state}", markup=False)

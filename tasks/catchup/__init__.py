@@ -5,7 +5,19 @@ nobody silently forgotten: an outcome that cannot be known is listed as `unknown
 """
 
 from tasks.catchup.consent import Blind, ConsentFeed, ConsentRequest, Gate, consent_gate, latest_wish
-from tasks.catchup.desk import settle_stops
+from tasks.catchup.desk import (
+    BACK,
+    LEASE,
+    OVER,
+    Desk,
+    Stopped,
+    number_in,
+    parse,
+    schedule_of,
+    settle_stops,
+    standing_stops,
+    undo_key,
+)
 from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import Change, OutcomeUnknown, make
 from tasks.catchup.ledger import (
@@ -26,6 +38,8 @@ from tasks.catchup.ledger import (
     write_frozen,
 )
 from tasks.catchup.ramp import NextStep, RampLimits, StepResult, engaged_first, limit_passed, next_step
+from tasks.catchup.restoration import stuck
+from tasks.catchup.telling import data_loss, news_of
 from tasks.catchup.verdicts import (
     Decision,
     Held,
@@ -37,17 +51,22 @@ from tasks.catchup.verdicts import (
     decide_all,
     latest_useful_at,
 )
+from tasks.catchup.witnesses import Witnesses
 
 __all__ = [
+    "BACK",
     "EVIDENCE",
+    "LEASE",
     "LEDGER",
     "OUTCOMES",
+    "OVER",
     "Blind",
     "CatchupError",
     "Change",
     "ConsentFeed",
     "ConsentRequest",
     "Decision",
+    "Desk",
     "Gate",
     "Held",
     "Ledger",
@@ -57,11 +76,14 @@ __all__ = [
     "RampLimits",
     "Reason",
     "StepResult",
+    "Stopped",
     "Verdict",
+    "Witnesses",
     "approved",
     "build_ledger",
     "capacity",
     "consent_gate",
+    "data_loss",
     "decide",
     "decide_all",
     "engaged_first",
@@ -75,9 +97,16 @@ __all__ = [
     "log_has_holes",
     "log_lines",
     "make",
+    "news_of",
     "next_step",
+    "number_in",
+    "parse",
     "people_table",
     "read_frozen",
+    "schedule_of",
     "settle_stops",
+    "standing_stops",
+    "stuck",
+    "undo_key",
     "write_frozen",
 ]

@@ -34,6 +34,10 @@ QUIET_LOOKS = 20
 
 OVER = ("cancelled", "finished")
 _STOPPED = {"pause": ("paused", *OVER), "unschedule": ("draft", "paused")}
+BACK = {"reschedule": ("scheduled", "running", "finished"), "resume": ("scheduled", "running", "finished")}
+"""What shows that a stop was taken back, by what takes it back: what was due may have begun or ended since."""
+
+_UNDO = "abort/"
 _CAMPAIGN = re.compile(r"(\d+)$")
 
 
@@ -161,8 +165,8 @@ class Desk:
         """Whether we stopped a campaign while it was scheduled, before its time: then nothing of it left."""
         stops = [
             one
-            for one in self.journal.actions(self.incident.id)
-            if one.kind in _STOPPED and one.status == "done" and number_in(one.target) == now.id
+            for one in standing_stops(self.journal.actions(self.incident.id))
+            if one.status == "done" and number_in(one.target) == now.id
         ]
         return (
             now.status in ("paused", "draft")
@@ -177,9 +181,9 @@ class Desk:
 
     def _stops(self, counts: Callable[[Action], bool]) -> dict[int, dict[str, Any]]:
         found: dict[int, dict[str, Any]] = {}
-        for one in self.journal.actions(self.incident.id):
+        for one in standing_stops(self.journal.actions(self.incident.id)):
             number = number_in(one.target)
-            if one.kind in ("pause", "unschedule") and number is not None and counts(one):
+            if number is not None and counts(one):
                 found.setdefault(number, dict(one.previous_state))
         return found
 
@@ -282,7 +286,9 @@ def settle(
 
 
 def settle_stops(journal: Journal, incident_id: str, provider: Provider, *, token: int | None) -> int:
-    """Read back every stop of a campaign that a run asked for and did not live to write down; return how many.
+    """Read back every stop of a campaign, and every undo of one, whose outcome no run lived to write down.
+
+    Returns how many there were.
 
     Whoever plans anew calls this first: a campaign that stands still already is in no plan, and its action would stay
     open.
@@ -290,12 +296,39 @@ def settle_stops(journal: Journal, incident_id: str, provider: Provider, *, toke
     settled = 0
     for one in journal.actions(incident_id):
         number = number_in(one.target)
-        if one.kind in _STOPPED and one.status in ("intended", "unknown") and number is not None:
+        wanted = BACK.get(one.kind, ()) if one.key.startswith(_UNDO) else _STOPPED.get(one.kind, ())
+        if wanted and one.status in ("intended", "unknown") and number is not None:
             status = provider.campaign(number).status
-            found: Literal["done", "not_done"] = "done" if status in _STOPPED[one.kind] else "not_done"
+            found: Literal["done", "not_done"] = "done" if status in wanted else "not_done"
             settle(journal, [one], found, {"status": status}, token=token)
             settled += 1
     return settled
+
+
+def undo_key(stop: Action) -> str:
+    """Return the key of the action that takes a stop back."""
+    return f"{_UNDO}{stop.key}"
+
+
+def standing_stops(actions: Iterable[Action]) -> list[Action]:
+    """Return the stops of campaigns that were not taken back since, in the order of their intents."""
+    known = list(actions)
+    undone = {one.key for one in known if one.status == "done"}
+    return [one for one in known if one.kind in _STOPPED and undo_key(one) not in undone]
+
+
+def schedule_of(now: Campaign) -> dict[str, Any]:
+    """Return what an undo must bring back, and is held against afterwards: a campaign's schedule and what it sends."""
+    return {
+        "status": now.status,
+        "send_at": iso(now.send_at),
+        "latest_useful_at": iso(now.latest_useful_at),
+        "list_ids": list(now.list_ids),
+        "name": now.name,
+        "subject": now.subject,
+        "kind": now.kind,
+        "tags": list(now.tags),
+    }
 
 
 def _was_ahead(previous: Mapping[str, Any], decided_at: datetime | None) -> bool:

@@ -13,14 +13,25 @@ from typing import Any
 
 import pyarrow as pa
 
-from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, parse, settle_stops
+from tasks.catchup.desk import (
+    OVER,
+    Desk,
+    HeldCampaign,
+    Stopped,
+    iso,
+    number_in,
+    parse,
+    schedule_of,
+    settle_stops,
+    standing_stops,
+)
 from tasks.catchup.ledger import OUTCOMES, Outcome, write_frozen
-from tasks.catchup.restoration import Restoration, measure, sent_by_running
+from tasks.catchup.restoration import Restoration, measure, stuck
 from tasks.catchup.stepping import Stepping
 from tasks.catchup.verdicts import Decision, Held, approved, decide, decide_all, latest_useful_at
 from tasks.catchup.witnesses import Witnesses
 from tasks.core import crash_point, plural
-from tasks.incidents import State
+from tasks.incidents import Action, State
 from tasks.providers import Campaign, ProviderRefused
 
 SHORT_SCOPE = timedelta(days=1)
@@ -98,11 +109,8 @@ class Recovery:
             Stopped: a campaign that we stopped is gone, or the sender does not come to rest.
         """
         desk = self.desk
-        frozen = {
-            int(one["id"]): HeldCampaign.from_json(one)
-            for one in (desk.recall("held") or {}).get("campaigns", [])
-        }
         settle_stops(desk.journal, desk.incident.id, desk.provider, token=desk.token)
+        frozen = self._frozen()
         scope = self._scope(set(frozen))
         before = desk.stopped_by_us()
         own = {step.campaign_name for step in self.stepping.steps()}
@@ -122,9 +130,41 @@ class Recovery:
         for one in strays:
             self._end(one.id, one.status, SUPERSEDED)
         held = [frozen.get(one.id) or self._freeze(one.id, before.get(one.id, {})) for one in scope]
-        desk.keep("held", {"campaigns": [one.to_json() for one in held]})
+        stops = {str(number): stop for number, stop in self._last_stops().items()}
+        desk.keep("held", {"campaigns": [one.to_json() for one in held], "stops": stops})
         crash_point("recover.held:frozen")
         return held
+
+    def _frozen(self) -> dict[int, HeldCampaign]:
+        """Return the campaigns as an earlier run froze them, without those that a response stopped again since."""
+        known = self.desk.recall("held") or {}
+        then, now = known.get("stops", {}), self._last_stops()
+        return {
+            int(one["id"]): HeldCampaign.from_json(one)
+            for one in known.get("campaigns", [])
+            if str(one["id"]) not in then or then[str(one["id"])] == now.get(int(one["id"]))
+        }
+
+    def _last_stops(self) -> dict[int, int]:
+        """Return per campaign the number of the action that stopped it last."""
+        return {
+            number: one.id
+            for one in standing_stops(self.desk.journal.actions(self.desk.incident.id))
+            if one.status == "done" and (number := number_in(one.target)) is not None
+        }
+
+    def _put_backs(self, campaign_id: int) -> list[Action]:
+        """Return the times that this recovery scheduled a campaign again."""
+        return [
+            one
+            for one in self.desk.actions("reschedule", f"recover:reschedule:{campaign_id}")
+            if one.status == "done" and number_in(one.target) == campaign_id
+        ]
+
+    def _is_back(self, campaign_id: int) -> bool:
+        """Whether this recovery scheduled a campaign again, and no response stopped it since."""
+        done = self._put_backs(campaign_id)
+        return bool(done) and done[-1].id > self._last_stops().get(campaign_id, 0)
 
     def _scope(self, frozen: set[int]) -> list[Campaign]:
         """Return the originals that our response stopped, and, the first time, those that the outage cut short."""
@@ -187,7 +227,7 @@ class Recovery:
                     one.id,
                     call=partial(call, one.id),
                     read_back=partial(desk.status_in, one.id, hold.to_status, *OVER),
-                    previous={"status": now.status, "send_at": iso(now.send_at)},
+                    previous=schedule_of(now),
                     undo={"action": hold.undo},
                 )
             except ProviderRefused:
@@ -302,9 +342,7 @@ class Recovery:
 
     def _settled(self, held: HeldCampaign) -> bool:
         """Whether an earlier run has put this campaign back or closed it."""
-        return self.desk.is_done(f"recover:reschedule:{held.id}") or self.desk.is_done(
-            f"recover:drop:{held.id}"
-        )
+        return self._is_back(held.id) or self.desk.is_done(f"recover:drop:{held.id}")
 
     # Doing ------------------------------------------------------------------------------------------------------
 
@@ -318,7 +356,7 @@ class Recovery:
             Stopped: a person must look before anything more is sent.
         """
         desk = self.desk
-        if desk.is_done(f"recover:reschedule:{held.id}"):
+        if self._is_back(held.id):
             return self._outcomes(held, "put_back", "scheduled again as it was")
         closed = desk.recall(f"closed/{held.id}")
         if closed:
@@ -388,8 +426,9 @@ class Recovery:
 
     def _put_back(self, held: HeldCampaign) -> None:
         """Schedule an untouched original again, exactly as it was."""
+        again = len(self._put_backs(held.id))
         self.desk.make(
-            f"recover:reschedule:{held.id}",
+            f"recover:reschedule:{held.id}" + (f"/{again + 1}" if again else ""),
             "reschedule",
             held.id,
             call=lambda: self.desk.provider.reschedule(held.id, held.planned_at),
@@ -500,20 +539,7 @@ class Recovery:
             problems.append(
                 f"the outcome of {plural(len(still_open), 'action')} is unknown: {', '.join(still_open)}"
             )
-        problems += self._stuck()
-        return problems
-
-    def _stuck(self) -> list[str]:
-        """Watch what runs now until its `sent` has moved, or the plan's patience is over."""
-        desk = self.desk
-        until = desk.clock.now() + timedelta(minutes=max(1, desk.plan.plan.detection.stalled_minutes))
-        waiting = sent_by_running(desk)
-        while waiting and desk.clock.now() < until:
-            desk.keep_lease()
-            desk.clock.sleep(TICK_SECONDS)
-            now = sent_by_running(desk)
-            waiting = {number: sent for number, sent in waiting.items() if now.get(number) == sent}
-        return [f"campaign {number} runs, but nothing is sent" for number in waiting]
+        return problems + stuck(desk)
 
     def list_unknown(self, held: Iterable[HeldCampaign]) -> tuple[str, int]:
         """Write who has an unknown outcome (subscriber ids only) into the state folder; return file and count."""

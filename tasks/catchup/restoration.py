@@ -6,9 +6,9 @@ No status page is asked: it may be green while nothing is delivered.
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 
-from tasks.catchup.desk import Desk, iso, parse
+from tasks.catchup.desk import TICK_SECONDS, Desk, iso, parse
 from tasks.core import plural
 from tasks.outages import SeedFailed, SeedRefused, SeedRoute, seed_arrived, seed_route, seed_token, send_seed
 
@@ -86,6 +86,18 @@ def _measure(desk: Desk) -> Restoration:
 def sent_by_running(desk: Desk) -> dict[int, int]:
     """Return what each running campaign has sent so far."""
     return {one.campaign_id: one.sent for one in desk.provider.running_stats() if one.status == "running"}
+
+
+def stuck(desk: Desk) -> list[str]:
+    """Watch what runs now until its `sent` has moved, or the plan's patience is over; return what does not move."""
+    until = desk.clock.now() + timedelta(minutes=max(1, desk.plan.plan.detection.stalled_minutes))
+    waiting = sent_by_running(desk)
+    while waiting and desk.clock.now() < until:
+        desk.keep_lease()
+        desk.clock.sleep(TICK_SECONDS)
+        now = sent_by_running(desk)
+        waiting = {number: sent for number, sent in waiting.items() if now.get(number) == sent}
+    return [f"campaign {number} runs, but nothing is sent" for number in waiting]
 
 
 @dataclass(frozen=True)

@@ -37,8 +37,20 @@ def tell_stakeholders(
     )
 
 
+def data_loss(desk: Desk) -> tuple[bool | None, str]:
+    """Say whether data were lost, as the consent gate found it: None while it has not been passed."""
+    gate = desk.recall("consent")
+    if gate is None:
+        return None, "Whether data were lost is not known yet."
+    vanished = int(gate["counts"].get("vanished", 0))
+    if vanished:
+        return True, f"{plural(vanished, 'opt-out')} had vanished at the provider and were put back."
+    return False, "No opt-out is missing at the provider; no other loss of data is known."
+
+
 def _situation(desk: Desk, outcomes: Sequence[Outcomes], held_because: str) -> Situation:
     incident = desk.journal.incident(desk.incident.id)
+    lost, loss = data_loss(desk)
     sums = totals(outcomes)
     mailed = sums["accepted"] + sums["delivered"] + sums["bounced"]
     done = [
@@ -82,6 +94,8 @@ def _situation(desk: Desk, outcomes: Sequence[Outcomes], held_because: str) -> S
         done=tuple(done),
         needs=tuple(needs),
         next_steps=("The review says what it cost.",) if not held_because else ("Recover again.",),
+        data_lost=lost,
+        data_loss=loss,
         over=not incident.is_open,
         simulated=desk.clock.simulated,
     )

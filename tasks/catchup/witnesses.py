@@ -63,7 +63,7 @@ class Witnesses:
             Stopped: the gate is red.
         """
         desk = self.desk
-        restored = desk.recall("restored") or {}
+        restored, began = desk.recall("restored") or {}, desk.clock.now()
         feed = self.feed()
         gate = consent_gate(
             feed=feed,
@@ -71,7 +71,7 @@ class Witnesses:
             snapshot=self._snapshot_suppressions(),
             erased=self._erased(),
             now=desk.clock.now(),
-            needed_as_of=parse(restored.get("measured_at")) or desk.clock.now(),
+            needed_as_of=parse(restored.get("measured_at")) or began,
             impact_started_at=desk.incident.timestamps.get("impact_started_at"),
             snapshot_at=self._snapshot_at,
         )

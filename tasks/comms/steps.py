@@ -1,16 +1,25 @@
-"""The Prefect tasks of `notify`: find whom it concerns, write, and hand over once."""
+"""The Prefect tasks of `notify`, and of keeping promised updates: find whom it concerns, write, hand over once."""
 
 from __future__ import annotations
+
+from dataclasses import replace
+from datetime import datetime, timedelta
 
 from prefect import get_run_logger, task
 from prefect.cache_policies import NO_CACHE
 
+from tasks.comms.cadence import Told, due
 from tasks.comms.channels import Message, open_channel
 from tasks.comms.errors import ChannelFailed
+from tasks.comms.telling import tell
 from tasks.comms.writing import write_notice
 from tasks.core import MailstayError, crash_point, digest_of, open_clock, sha256_hex
-from tasks.incidents import open_journal
+from tasks.incidents import Journal, open_journal
 from tasks.plan import load_plan
+from tasks.response import situation_of
+
+PASS = timedelta(minutes=5)
+"""Time between two passes of `monitor` (deployments/prefect.yaml): what is due before the next goes out now."""
 
 
 @task
@@ -18,6 +27,57 @@ def choose_readers(plan: str) -> list[str]:
     """Return the stakeholders who get tactical reports: those who can act on a notice."""
     loaded = load_plan(plan)
     return [name for name, who in loaded.plan.stakeholders.items() if who.report == "tactical"]
+
+
+@task(cache_policy=NO_CACHE)
+def keep_promises(plan: str) -> int:
+    """Send every promised update that is due before the next pass; return how many messages were taken.
+
+    Internal stakeholders get where the incident stands. An audience gets it only if a person approved that for this
+    incident, or through a folder, for review; else those who get tactical reports hear that it is due.
+    """
+    loaded = load_plan(plan)
+    taken = 0
+    with open_journal(loaded) as journal:
+        for provider in loaded.plan.providers:
+            incident = journal.open_incident(provider)
+            promised = _due(journal, incident.id) if incident else {}
+            for name, at in promised.items():
+                if incident is None or name not in loaded.plan.stakeholders:
+                    continue
+                waiting = [one for one in journal.approvals(incident.id) if one.status == "awaiting"]
+                needs = [f"Answer approval {one.id}: {one.subject}" for one in waiting]
+                situation = situation_of(loaded, journal, incident, needs=needs)
+                news = ["promised", at.isoformat()]
+                told = tell(loaded, journal, situation, flow="monitor", news=news, only={name})
+                taken += told.taken
+                crash_point("monitor.promise:told")
+                if told.failures and loaded.plan.stakeholders[name].report == "audience":
+                    notice = f"An update promised to {name} by {at:%H:%M} UTC is due: approve it or write it by hand"
+                    raised = replace(situation, needs=(notice, *needs))
+                    taken += tell(
+                        loaded,
+                        journal,
+                        raised,
+                        flow="monitor",
+                        news=["raise", name, *news],
+                        reports=("tactical",),
+                    ).taken
+                for failure in told.failures:
+                    get_run_logger().error(failure)
+    return taken
+
+
+def _due(journal: Journal, incident_id: str) -> dict[str, datetime]:
+    """Return the stakeholders who wait for an update promised for the time until the next pass, with that time."""
+    told = [
+        Told(one.stakeholder, one.sent_at or one.intended_at, one.promised_next_at)
+        for one in journal.communications(incident_id)
+        if one.status in ("sent", "unknown")
+    ]
+    last = {one.stakeholder: one.promised_next_at for one in sorted(told, key=lambda one: one.sent_at)}
+    names = due(told, journal.clock.now() + PASS)
+    return {name: at for name in names if (at := last[name]) is not None}
 
 
 @task(cache_policy=NO_CACHE, task_run_name="notify-{stakeholder}")

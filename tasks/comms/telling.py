@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Literal, Protocol
+from datetime import datetime, timedelta
+from typing import Any, Literal, Protocol
 
 from tasks.comms.cadence import next_update_at
 from tasks.comms.channels import Message, open_channel
 from tasks.comms.errors import ChannelFailed
 from tasks.comms.writing import Situation, write_update
 from tasks.core import MailstayError, crash_point, digest_of, sha256_hex
-from tasks.plan import LoadedPlan
+from tasks.plan import LoadedPlan, Stakeholder
 
 
 class Said(Protocol):
@@ -29,6 +29,26 @@ class Said(Protocol):
     @property
     def status(self) -> str:
         """`intended` until the channel took it, refused it, or did not say."""
+
+    @property
+    def stakeholder(self) -> str:
+        """Who was told, by the plan's name."""
+
+    @property
+    def promised_next_at(self) -> datetime | None:
+        """When it promised the next one; None if it was the last."""
+
+
+class Answer(Protocol):
+    """A question to a person as the register has it."""
+
+    @property
+    def status(self) -> str:
+        """`awaiting` until it is answered or its time is over, then `approved`, `rejected` or `expired`."""
+
+    @property
+    def actions(self) -> list[dict[str, Any]]:
+        """What it would allow."""
 
 
 class Register(Protocol):
@@ -50,6 +70,14 @@ class Register(Protocol):
 
     def communications(self, incident_id: str) -> Sequence[Said]:
         """Return what was written down for the incident so far."""
+
+    def approvals(self, incident_id: str) -> Sequence[Answer]:
+        """Return what was asked for the incident so far."""
+
+    def request_approval(
+        self, incident_id: str, *, subject: str, actions: list[dict[str, Any]], expires_at: datetime
+    ) -> Answer:
+        """Ask for approval; the same question that still awaits its answer is returned, not repeated."""
 
     def sent(self, communication_id: int) -> object:
         """Record that the channel took it."""
@@ -76,6 +104,7 @@ def tell(
     flow: str,
     news: Sequence[object],
     reports: Collection[str] = ("tactical", "executive", "audience"),
+    only: Collection[str] | None = None,
 ) -> Telling:
     """Tell every stakeholder whom the plan names for this severity, in the form that the plan names for them.
 
@@ -84,6 +113,10 @@ def tell(
     message once; elsewhere its outcome is unknown and stays so. One that a channel surely did not take is given again.
     A channel that fails is journaled and stops nothing: the incident matters more than the message.
 
+    Nothing reaches an audience without a person's yes, which holds for the incident: until then it is asked for, and
+    nothing is handed over. A folder needs none: what lies in it is for review. Whoever was promised another update gets
+    it, whatever the severity is by now.
+
     Args:
         plan: says who is told what, through which channel and how often.
         register: the journal.
@@ -91,15 +124,24 @@ def tell(
         flow: the flow that tells; part of the name.
         news: what the message is about, as plain values: the same news is told once.
         reports: the forms that are sent now; stakeholders with another form hear nothing.
+        only: names of the stakeholders who are told now; None is all of them.
     """
     taken, failures = 0, []
-    begun = {said.message_id for said in register.communications(situation.incident_id)}
+    known = register.communications(situation.incident_id)
+    begun = {said.message_id for said in known}
+    last = {said.stakeholder: said.promised_next_at for said in known if said.status == "sent"}
+    owed = {name for name, promised in last.items() if promised is not None}
     for name, who in plan.plan.stakeholders.items():
-        if who.report not in reports:
+        if who.report not in reports or (only is not None and name not in only):
             continue
-        if situation.severity is not None and situation.severity > who.from_severity:
+        if situation.severity is not None and situation.severity > who.from_severity and name not in owed:
             continue
-        promised = None if situation.over else next_update_at(situation.as_of, who.every_minutes)
+        if _needs_a_yes(plan, who) and not _may_tell(register, situation, name):
+            failures.append(f"{name} was not told: nothing goes to an audience before somebody approves it")
+            continue
+        promised = (
+            None if situation.over else next_update_at(situation.as_of, who.cadence(situation.severity))
+        )
         written = write_update(who.report, situation, next_update_at=promised)
         message_id = digest_of([flow, situation.incident_id, name, *news])
         said = register.say(
@@ -137,3 +179,30 @@ def tell(
             register.sent(said.id)
             taken += 1
     return Telling(taken, tuple(failures))
+
+
+TELL = "tell_audience"
+"""Kind of the approval that an audience may be told."""
+
+_ASKED_FOR = timedelta(days=1)
+
+
+def _needs_a_yes(plan: LoadedPlan, who: Stakeholder) -> bool:
+    channel = plan.plan.channels.get(who.channel)
+    return who.report == "audience" and channel is not None and channel.kind != "folder"
+
+
+def _may_tell(register: Register, situation: Situation, name: str) -> bool:
+    """Whether somebody agreed to tell this audience of this incident; asks if nobody was asked."""
+    action = {"kind": TELL, "target": f"stakeholder/{name}", "undoable": False}
+    answers = [one.status for one in register.approvals(situation.incident_id) if action in one.actions]
+    if "approved" in answers:
+        return True
+    if not situation.over and "rejected" not in answers:
+        register.request_approval(
+            situation.incident_id,
+            subject=f"tell {name}, an audience, where it stands",
+            actions=[action],
+            expires_at=situation.as_of + _ASKED_FOR,
+        )
+    return False

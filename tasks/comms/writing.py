@@ -50,6 +50,8 @@ class Situation:
         done: what has been done, one action a line.
         needs: what is needed of whom, one a line.
         next_steps: what happens next, one a line.
+        data_lost: whether data were lost, as far as anybody knows; None while nobody does.
+        data_loss: the same with what it rests on, in one sentence for internal readers.
         over: whether the impact is over: then no next update is promised.
         simulated: whether the times come from a driven clock.
     """
@@ -70,6 +72,8 @@ class Situation:
     needs: tuple[str, ...] = ()
     next_steps: tuple[str, ...] = ()
     at_stake: str = ""
+    data_lost: bool | None = None
+    data_loss: str = "Whether data were lost is not known yet."
     over: bool = False
     simulated: bool = False
 

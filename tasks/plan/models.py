@@ -337,9 +337,16 @@ class Stakeholder(_Part):
     channel: str = Field(description="Name of a channel below.")
     report: Literal["tactical", "executive", "audience"] = Field(description="Which form the message takes.")
     every_minutes: Minutes = Field(60, description="The promised time between two updates.")
+    every_minutes_by_severity: dict[Annotated[int, Field(ge=1, le=5)], Minutes] = Field(
+        default={}, description="Another time between two updates for some severities, such as {1: 15}."
+    )
     from_severity: int = Field(
         5, ge=1, le=5, description="Told from this severity on (1 is worst, 5 is everything)."
     )
+
+    def cadence(self, severity: int | None) -> int:
+        """Return the minutes between two updates at `severity`; None while it is not known."""
+        return self.every_minutes_by_severity.get(severity or 0, self.every_minutes)
 
 
 class Channel(_Part):

@@ -3,6 +3,7 @@
 from tasks.response.acting import Looks, stop_campaign
 from tasks.response.agreeing import Agreed, agree, question_of
 from tasks.response.reading import Calendar, read_calendar
+from tasks.response.reporting import situation_of
 from tasks.response.table import (
     HORIZON,
     PlanLine,
@@ -27,6 +28,7 @@ __all__ = [
     "plan_table",
     "question_of",
     "read_calendar",
+    "situation_of",
     "stop_campaign",
     "time_to_stop",
     "undo_in_words",

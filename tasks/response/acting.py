@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import replace
 from typing import Any
 
-from tasks.catchup import Change, make
+from tasks.catchup import Change, make, schedule_of
 from tasks.incidents import Action, Journal
 from tasks.providers import Campaign, Provider, ProviderRefused
 from tasks.response.table import PlanLine
@@ -133,11 +133,7 @@ def _stop(
             read_back=read_back,
             # Without its name, which may change between two runs: the same stop must ask for the same.
             payload={"campaign_id": line.campaign_id},
-            previous_state={
-                "status": line.status,
-                "send_at": now.send_at.isoformat() if now.send_at else None,
-                "list_ids": list(now.list_ids),
-            },
+            previous_state=schedule_of(now) | {"status": line.status},
             undo={"action": line.undo},
             flow="respond",
             confirm=(lambda: {"answer": "accepted"}) if looks.scarce else None,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from types import TracebackType
-from typing import Literal, Self
+from typing import Literal, Self, TypeVar
 from uuid import UUID
 
 from prefect import get_run_logger, runtime, task
@@ -18,28 +19,54 @@ from prefect.flow_runs import pause_flow_run, resume_flow_run
 from prefect.input import RunInput
 from pydantic import Field
 
-from tasks.catchup import CatchupError, OutcomeUnknown, settle_stops
-from tasks.comms import CampaignLine, Situation, tell, write_vendor_ticket
+from tasks.catchup import (
+    CatchupError,
+    Desk,
+    OutcomeUnknown,
+    Stopped,
+    data_loss,
+    news_of,
+    settle_stops,
+)
+from tasks.comms import tell, write_vendor_ticket
 from tasks.core import (
-    Money,
     UsageError,
     crash_point,
     current_progress,
     open_clock,
     plural,
 )
-from tasks.incidents import ApprovalClosed, Incident, Journal, LeaseHeld, StaleToken, open_journal
+from tasks.incidents import ApprovalClosed, Journal, Lease, LeaseHeld, StaleToken, open_journal
 from tasks.plan import LoadedPlan, load_plan
 from tasks.providers import ProviderRefused, ProvidersError, open_provider
+from tasks.response.aborting import (
+    GO_ON,
+    LEAVE_STOPPED,
+    PUT_BACK,
+    Abort,
+    Compared,
+    Decisions,
+    ask_for_decisions,
+    cut_short,
+    ended_key,
+    refuse_if_past,
+)
 from tasks.response.acting import Looks, stop_campaign
 from tasks.response.agreeing import Agreed, agree
 from tasks.response.reading import Calendar, read_calendar
+from tasks.response.reporting import situation_of
 from tasks.response.table import PlanLine, by_urgency, markdown_table, plan_table, time_to_stop
+from tasks.response.undoing import Undoing, in_words
 from tasks.snapshots import SnapshotError
 from tasks.snapshots.steps import open_plan_store
 
 LEASE = timedelta(minutes=30)
 _ANSWER_POLL_SECONDS = 2.0
+_ABORT_PATIENCE = timedelta(seconds=45)
+"""Longest wait for a rate limit before a campaign is put back: its time must not pass while the call waits."""
+
+_Answer = Literal["approve", "reject", "hold"]
+F = TypeVar("F", bound=RunInput)
 
 
 @dataclass(frozen=True)
@@ -117,6 +144,314 @@ def responding(plan: str, provider: str, name: str) -> Run:
     loaded = load_plan(plan)
     loaded.provider(provider)
     return Run(str(loaded.path), provider, name)
+
+
+@dataclass(frozen=True)
+class Aborted:
+    """What `abort` came to.
+
+    Attributes:
+        state: `aborted` (the incident is canceled), `held` where a person must decide or the provider does not answer,
+            `planned` where nothing was to be done yet.
+        reason: why it is held; empty when it is not.
+        plan: what is, or would be, done per stopped campaign.
+        compared: every stopped campaign field by field against what was there before; empty before anything was done.
+        left: campaigns that somebody decided to leave stopped.
+        opted_out: opt-outs that came since impact began, which the provider has now.
+    """
+
+    incident: str
+    state: Literal["aborted", "held", "planned"]
+    reason: str
+    plan: list[dict[str, object]] = field(default_factory=list)
+    compared: list[dict[str, object]] = field(default_factory=list)
+    left: list[int] = field(default_factory=list)
+    opted_out: int = 0
+
+
+class AbortDecision(RunInput):
+    """What may be done about the campaigns that the response stopped?"""
+
+    put_back: _Answer = Field(
+        "hold", description="Schedule again, exactly as they were, those in the plan marked undo."
+    )
+    go_on: _Answer = Field(
+        "hold", description="Let those marked ask go on: some people may be skipped, some mailed twice."
+    )
+    leave_stopped: _Answer = Field(
+        "hold",
+        description="Leave what is held (and what does not go on) stopped, and close the incident without it.",
+    )
+    name: str = Field("", max_length=120, description="Your name, for the record.")
+
+
+class AbortRun:
+    """One run of `abort`. Not a dataclass: Prefect would hand a copy of one to each task."""
+
+    def __init__(self, plan: str, incident: str, name: str, lease: Lease | None) -> None:
+        self.plan = plan
+        self.incident = incident
+        self.name = name or "abort"
+        self.lease = lease
+        self.over = False
+        self.reason = ""
+        self.news = ""
+        self.lines: list[Undoing] = []
+        self.compared: list[Compared] = []
+        self.left: frozenset[int] = frozenset()
+        self.opted_out = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> bool:
+        """End as held where a person or the provider is awaited; let every other error through."""
+        held = isinstance(error, CatchupError | ProvidersError | StaleToken)
+        if held:
+            self.reason, self.news = str(error), news_of(error)
+        with open_journal(load_plan(self.plan)) as journal:
+            if held:
+                journal.note(self.incident, "held", f"abort is held: {error}")
+            if self.lease is not None:
+                journal.release(self.lease)
+        return held
+
+
+def aborting(plan: str, incident: str, name: str, mode: Literal["plan", "act"]) -> AbortRun:
+    """Begin a run of `abort`; in act mode it takes the incident's lease, and gives it back at the end of the block.
+
+    Raises:
+        UsageError: no incident of the plan's providers is open, or several and none was named; or the one that was
+            named is over, or its recovery has begun.
+        LeaseHeld: another run works on the incident.
+    """
+    loaded = load_plan(plan)
+    with open_journal(loaded) as journal:
+        number = incident or _only_open(journal, loaded)
+        known = journal.incident(number)
+        loaded.provider(known.provider)
+        refuse_if_past(journal, known)
+        lease = journal.lease(number, name or "abort", LEASE) if mode == "act" else None
+        run = AbortRun(str(loaded.path), number, name, lease)
+        run.over = not known.is_open
+        return run
+
+
+@task(cache_policy=NO_CACHE)
+def plan_undoing(run: AbortRun) -> list[Undoing]:
+    """Say per stopped campaign whether it can be brought back exactly as it was; changes nothing at the provider.
+
+    In act mode, what earlier runs asked for and did not live to write down is read back first.
+
+    Raises:
+        Stopped: the provider does not answer.
+    """
+    if run.over:
+        return []
+    with _abort(run) as abort:
+        if run.lease is not None:
+            abort.begin()
+        run.lines = abort.plan()
+    for one in run.lines:
+        get_run_logger().info("%s: %s, %s", one.name, one.way.replace("_", " "), one.why)
+    return run.lines
+
+
+@task(cache_policy=NO_CACHE)
+def publish_undoing(run: AbortRun, lines: Sequence[Undoing]) -> None:
+    """Show what would be done as an artifact of the run."""
+    create_markdown_artifact(
+        _undoing_text(run, lines), key=f"abort-{run.incident.lower()}", description="What abort would do"
+    )
+
+
+def await_decisions(
+    run: AbortRun, lines: Sequence[Undoing], approval: Literal["ask", "policy"], wait_minutes: int
+) -> Decisions:
+    """Find who agreed to what: the journal, the plan's policy, or a person asked now; waits as `respond` does.
+
+    What is not answered stays stopped; the next run finds a later answer.
+    """
+    loaded = load_plan(run.plan)
+    clock = open_clock(loaded.clock_spec())
+    asked: set[int] = set()
+
+    def ask() -> Decisions:
+        with open_journal(loaded) as journal:
+            found = ask_for_decisions(
+                journal,
+                run.incident,
+                lines,
+                use_policy=approval == "policy",
+                policy_actions=loaded.plan.approval.policy_actions,
+                expires_at=journal.clock.now() + timedelta(days=1, minutes=wait_minutes),
+                asked=asked,
+            )
+            if run.lease is not None:
+                run.lease = journal.renew(run.lease, LEASE + timedelta(minutes=wait_minutes))
+        asked.update(one.id for one in found.waiting)
+        crash_point("abort.approval:after")
+        return found
+
+    decisions = ask()
+    if decisions.waiting and wait_minutes > 0 and not clock.simulated:
+        numbers = {one.subject: one.id for one in decisions.waiting}
+        answer = _form(
+            run.plan, AbortDecision, _undoing_text(run, lines), list(numbers.values()), wait_minutes * 60
+        )
+        given = {PUT_BACK: answer.put_back, GO_ON: answer.go_on, LEAVE_STOPPED: answer.leave_stopped}
+        for subject, number in numbers.items():
+            if (said := given[subject]) != "hold":
+                _take_answer(run.plan, number, said, answer.name)
+        decisions = ask()
+    run.left = decisions.left
+    return decisions
+
+
+@task(cache_policy=NO_CACHE)
+def put_back(run: AbortRun, lines: Sequence[Undoing], decisions: Decisions) -> list[str]:
+    """Take back every stop that was agreed to, each once, most urgent first; return what could not be done.
+
+    Before anything is able to send again, every opt-out there is goes to the provider.
+
+    Raises:
+        Stopped: a source of opt-outs cannot tell who left: nothing was put back.
+    """
+    if not any(one.action in decisions.to.get(one.campaign_id, ()) for one in lines):
+        return []
+    with _abort(run) as abort:
+        run.opted_out = abort.apply_opt_outs()
+        problems = abort.undo(lines, decisions.to)
+    for one in problems:
+        get_run_logger().error(one)
+    return problems
+
+
+@task(cache_policy=NO_CACHE)
+def compare_schedules(run: AbortRun) -> list[Compared]:
+    """Hold every stopped campaign field by field against what the journal says was there before."""
+    if run.over:
+        return []
+    with _abort(run) as abort:
+        run.compared = abort.compare()
+    for one in run.compared:
+        get_run_logger().info("%s: %s", one.name, in_words(one.differences) or "exactly as it was")
+    with open_journal(load_plan(run.plan)) as journal:
+        same = sum(one.as_it_was for one in run.compared)
+        text = f"{same} of {plural(len(run.compared), 'stopped campaign')} stand as before the response"
+        data = {str(one.campaign_id): [str(each) for each in one.differences] for one in run.compared}
+        journal.note(run.incident, "compared", text, {"differences": data})
+    return run.compared
+
+
+@task(cache_policy=NO_CACHE)
+def check_abort(
+    run: AbortRun, decisions: Decisions, problems: Sequence[str], compared: Sequence[Compared]
+) -> None:
+    """Make sure that nothing is left stopped that nobody decided to leave, and that sending moves.
+
+    Raises:
+        Stopped: the incident cannot be closed yet.
+    """
+    if run.over:
+        return
+    with _abort(run) as abort:
+        run.lines = abort.plan()
+        unsteady = abort.unsteady(run.lines, decisions.left, compared)
+    if found := [*problems, *unsteady]:
+        waiting = ", ".join(str(one.id) for one in decisions.waiting)
+        raise Stopped(
+            "The response is not aborted yet: " + "; ".join(found),
+            where=run.incident,
+            fix=(
+                f"answer approval {waiting} (`mailstay incidents approve`) and run abort again, or "
+                if waiting
+                else ""
+            )
+            + "run `mailstay recover`, which mails in time whoever is left",
+        )
+
+
+@task(cache_policy=NO_CACHE)
+def close_aborted(run: AbortRun, reason: str) -> None:
+    """Cancel the incident, with the reason."""
+    if run.over:
+        return
+    with _abort(run) as abort:
+        abort.close(run.name, reason)
+
+
+@task(cache_policy=NO_CACHE)
+def tell_of_abort(run: AbortRun) -> int:
+    """Tell the stakeholders that it was a false alarm, or what is awaited; return how many messages were taken.
+
+    The last message promises no further one: whoever waits for a promised update has it with this one.
+    """
+    loaded = load_plan(run.plan)
+    with (
+        open_journal(loaded) as journal,
+        open_provider(loaded, journal.incident(run.incident).provider) as provider,
+    ):
+        incident = journal.incident(run.incident)
+        desk = Desk(loaded, journal, provider, journal.clock, incident)
+        back = desk.actions("reschedule", "abort/") + desk.actions("resume", "abort/")
+        count = sum(one.status == "done" for one in back)
+        lost, loss = data_loss(desk)
+        situation = replace(
+            situation_of(
+                loaded,
+                journal,
+                incident,
+                done=(f"{plural(count, 'campaign')} put back as before the response",) if count else (),
+                needs=(run.reason,) if run.reason else (),
+                next_steps=("Decide on what is held.",)
+                if run.reason
+                else ("Nothing: everything goes on as planned.",),
+            ),
+            data_lost=lost,
+            data_loss=loss,
+        )
+        reports = ("tactical", "executive") if run.reason else ("tactical", "executive", "audience")
+        told = tell(
+            loaded, journal, situation, flow="abort", news=[situation.state, run.news], reports=reports
+        )
+    for failure in told.failures:
+        get_run_logger().error(failure)
+    return told.taken
+
+
+@task(cache_policy=NO_CACHE)
+def publish_abort(run: AbortRun) -> Aborted:
+    """Show what came of the run as an artifact, and return it."""
+    with open_journal(load_plan(run.plan)) as journal:
+        canceled = journal.incident(run.incident).state == "canceled"
+        if canceled:
+            journal.put_state(ended_key(run.incident), {}, incident_id=run.incident)
+    state: Literal["aborted", "held", "planned"] = (
+        "held" if run.reason else "aborted" if canceled else "planned"
+    )
+    if state != "planned":
+        rows = [
+            f"| {one.campaign_id} {_cell(one.name)} | {'yes' if one.as_it_was else 'no'} |"
+            f" {_cell(in_words(one.differences)) or 'none'} |"
+            for one in run.compared
+        ]
+        head = [f"# {run.incident}: {state}", "", run.reason or "Nothing is open.", ""]
+        table = ["| campaign | as before | differences |", "|---|---|---|", *rows]
+        create_markdown_artifact(
+            "\n".join([*head, *table]), key=f"aborted-{run.incident.lower()}", description="What abort did"
+        )
+    return Aborted(
+        incident=run.incident,
+        state=state,
+        reason=run.reason,
+        plan=[asdict(one) for one in run.lines],
+        compared=[asdict(one) for one in run.compared],
+        left=sorted(run.left),
+        opted_out=run.opted_out,
+    )
 
 
 @task(cache_policy=NO_CACHE, retries=2, retry_delay_seconds=[1, 5])
@@ -200,7 +535,7 @@ def publish_plan(run: Run, lines: Sequence[PlanLine]) -> None:
 
 def await_approval(
     run: Run, lines: Sequence[PlanLine], approval: Literal["ask", "policy"], wait_minutes: int
-) -> Agreed:
+) -> Agreed[PlanLine]:
     """Find who agreed: the journal, the plan's policy, or a person asked now through the form or the command line.
 
     Waits at most `wait_minutes` (a drill's time does not move by itself, so a drill does not wait). Without an answer
@@ -222,7 +557,7 @@ def await_approval(
 
 
 @task(cache_policy=NO_CACHE)
-def stop_campaigns(run: Run, agreed: Agreed) -> int:
+def stop_campaigns(run: Run, agreed: Agreed[PlanLine]) -> int:
     """Stop every campaign that was agreed to, each once, under the incident's lease; return how many stand still.
 
     One that cannot be stopped keeps no other from being stopped; the run then ends as held with what is open.
@@ -248,6 +583,9 @@ def stop_campaigns(run: Run, agreed: Agreed) -> int:
         held_for = LEASE + provider.capabilities.longest_window
         lease = journal.lease(run.incident, run.name, held_for)
         try:
+            if not journal.incident(run.incident).is_open:
+                run.reason = f"{run.incident} is over by now: nothing was stopped"
+                return 0
             settle_stops(journal, run.incident, provider, token=lease.token)
             may_pause = "pause" in loaded.plan.approval.policy_actions
             looks, problems, accepted = Looks(provider), [], []
@@ -302,7 +640,8 @@ def tell_people(run: Run, lines: Sequence[PlanLine]) -> int:
     """
     loaded = load_plan(run.plan)
     with open_journal(loaded) as journal:
-        situation = _situation(loaded, journal, journal.incident(run.incident), run, lines)
+        needs = (run.reason,) if run.reason else ()
+        situation = situation_of(loaded, journal, journal.incident(run.incident), lines=lines, needs=needs)
         told = tell(loaded, journal, situation, flow="respond", news=[situation.done, run.reason])
     for failure in told.failures:
         get_run_logger().error(failure)
@@ -314,7 +653,7 @@ def write_ticket(run: Run, lines: Sequence[PlanLine]) -> str:
     """Write the text of a ticket for the provider's support, with the evidence; return the file. Sends nothing."""
     loaded = load_plan(run.plan)
     with open_journal(loaded) as journal:
-        situation = _situation(loaded, journal, journal.incident(run.incident), run, lines)
+        situation = situation_of(loaded, journal, journal.incident(run.incident), lines=lines)
         evidence = tuple(
             f"{entry.at:%Y-%m-%d %H:%M} UTC  {entry.text}"
             for entry in journal.timeline(run.incident)
@@ -360,7 +699,7 @@ def publish_response(run: Run) -> Responded:
     )
 
 
-def _agree(run: Run, lines: Sequence[PlanLine], approval: str, wait_minutes: int) -> Agreed:
+def _agree(run: Run, lines: Sequence[PlanLine], approval: str, wait_minutes: int) -> Agreed[PlanLine]:
     loaded = load_plan(run.plan)
     with open_journal(loaded) as journal:
         found = agree(
@@ -378,7 +717,15 @@ def _agree(run: Run, lines: Sequence[PlanLine], approval: str, wait_minutes: int
 
 
 def _ask_on_the_form(run: Run, lines: Sequence[PlanLine], approval_id: int, seconds: int) -> None:
-    """Pause this run with a form until it is answered there, in the journal, or not in time.
+    """Pause this run with a form until it is answered there, in the journal, or not in time."""
+    answer = _form(run.plan, Decision, _plan_text(run, lines), [approval_id], seconds)
+    if answer.decision == "hold":
+        return
+    _take_answer(run.plan, approval_id, answer.decision, answer.name)
+
+
+def _form(plan: str, form: type[F], text: str, approvals: Sequence[int], seconds: int) -> F:
+    """Pause this run with `form` until it is answered there, all of `approvals` in the journal, or not in time.
 
     A lapsed pause would end the run as failed (Prefect 3.8), so the run answers itself just before.
     """
@@ -389,83 +736,82 @@ def _ask_on_the_form(run: Run, lines: Sequence[PlanLine], approval_id: int, seco
         waited = 0.0
         while not stop.wait(_ANSWER_POLL_SECONDS):
             waited += _ANSWER_POLL_SECONDS
-            with open_journal(load_plan(run.plan)) as journal:
-                answered = journal.approval(approval_id).status != "awaiting"
+            with open_journal(load_plan(plan)) as journal:
+                answered = all(journal.approval(one).status != "awaiting" for one in approvals)
             if answered or waited >= seconds:
-                resume_flow_run(number, run_input={"decision": "hold", "name": ""})
+                resume_flow_run(number, run_input=form().model_dump())
                 return
 
     watcher = threading.Thread(target=watch, daemon=True, name="approval")
     watcher.start()
     try:
-        answer = pause_flow_run(
-            wait_for_input=Decision.with_initial_data(description=_plan_text(run, lines)),
+        return pause_flow_run(
+            wait_for_input=form.with_initial_data(description=text),
             timeout=seconds + 300,
             poll_interval=2,
-            key=f"approval-{approval_id}",
+            key=f"approval-{'-'.join(map(str, approvals))}",
         )
     finally:
         stop.set()
-    if answer.decision == "hold":
-        return
-    decision: Literal["approved", "rejected"] = "approved" if answer.decision == "approve" else "rejected"
-    with open_journal(load_plan(run.plan)) as journal:
+
+
+def _take_answer(plan: str, approval_id: int, answer: Literal["approve", "reject"], name: str) -> None:
+    decision: Literal["approved", "rejected"] = "approved" if answer == "approve" else "rejected"
+    with open_journal(load_plan(plan)) as journal:
         try:
-            journal.answer_approval(
-                approval_id, decision, answer.name or "unnamed, through the form", False, "ui"
-            )
+            journal.answer_approval(approval_id, decision, name or "unnamed, through the form", False, "ui")
         except ApprovalClosed as error:
             get_run_logger().warning("The form came too late: %s", error)
+
+
+@contextmanager
+def _abort(run: AbortRun) -> Iterator[Abort]:
+    loaded = load_plan(run.plan)
+    with open_journal(loaded) as journal:
+        incident = journal.incident(run.incident)
+        with open_provider(loaded, incident.provider, patience=_ABORT_PATIENCE) as provider:
+            desk = Desk(loaded, journal, provider, journal.clock, incident, run.lease)
+            try:
+                yield Abort(desk)
+            finally:
+                run.lease = desk.lease
+
+
+def _only_open(journal: Journal, loaded: LoadedPlan) -> str:
+    found = [one.id for name in loaded.plan.providers if (one := journal.open_incident(name)) is not None]
+    if len(found) == 1:
+        return found[0]
+    if not found and (cut := cut_short(journal)):
+        return cut
+    raise UsageError(
+        "Several incidents are open" if found else "No incident is open",
+        where=str(loaded.path),
+        fix=f"name one of: {', '.join(found)}" if found else "`mailstay incidents list` shows what was",
+    )
+
+
+def _undoing_text(run: AbortRun, lines: Sequence[Undoing]) -> str:
+    rows = [
+        f"| {one.campaign_id} {_cell(one.name)} | {one.due_at:%a %H:%M} | {one.way.replace('_', ' ')} |"
+        f" {_cell(one.why)} | {_cell(in_words(one.differences))} |"
+        if one.due_at
+        else f"| {one.campaign_id} {_cell(one.name)} | | {one.way.replace('_', ' ')} | {_cell(one.why)} |"
+        f" {_cell(in_words(one.differences))} |"
+        for one in lines
+    ]
+    head = ["| campaign | due (UTC) | what | why | differs now |", "|---|---|---|---|---|"]
+    table = "\n".join([*head, *rows]) if rows else "The response has stopped no campaign."
+    return f"# {run.incident}: abort\n\n{table}"
+
+
+def _cell(text: str) -> str:
+    return text.replace("|", "\\|").replace("\n", " ")
 
 
 def _plan_text(run: Run, lines: Sequence[PlanLine]) -> str:
     currency = load_plan(run.plan).plan.report.currency
     about = f"Read from {run.read_from}. {run.takes}".strip()
     return f"# {run.incident}: the plan\n\n{about}\n\n{markdown_table(lines, currency)}"
-
-
-def _situation(
-    loaded: LoadedPlan, journal: Journal, incident: Incident, run: Run, lines: Sequence[PlanLine]
-) -> Situation:
-    actions = {one.target: one for one in journal.actions(incident.id) if one.kind in ("pause", "unschedule")}
-    stopped = [one for one in actions.values() if one.status == "done"]
-    standing = {"done": "stopped", "unknown": "outcome unknown", "failed": "not held yet"}
-    currency = loaded.plan.report.currency
-    return Situation(
-        company=loaded.plan.name,
-        incident_id=incident.id,
-        provider=incident.provider,
-        state=incident.state,
-        severity=journal.severity(incident.id),
-        summary=incident.summary,
-        cause_class=incident.cause_class,
-        impact_started_at=incident.timestamps.get("impact_started_at"),
-        detected_at=incident.timestamps.get("detected_at"),
-        as_of=journal.clock.now(),
-        campaigns=tuple(
-            CampaignLine(
-                name=line.name,
-                kind=line.kind,
-                audience=line.audience,
-                due_at=line.due_at,
-                useful_until=line.useful_until,
-                standing=standing.get(
-                    actions[f"campaign/{line.campaign_id}"].status
-                    if f"campaign/{line.campaign_id}" in actions
-                    else "failed",
-                    "not held yet",
-                ),
-                at_stake=Money(line.at_stake_minor, currency).whole() if line.at_stake_minor else "",
-            )
-            for line in _lines_to_report(journal, incident.id, lines)
-        ),
-        seen=(incident.summary,),
-        done=(f"{plural(len(stopped), 'campaign')} stopped",) if stopped else (),
-        needs=(run.reason,) if run.reason else (),
-        next_steps=("Watch until the provider is measured to be back, then recover.",),
-        over=False,
-        simulated=journal.clock.simulated,
-    )
 
 
 def _hold(loaded: LoadedPlan, journal: Journal, run: Run, source: str) -> str:
@@ -493,19 +839,6 @@ def _remember(journal: Journal, incident_id: str, lines: Sequence[PlanLine]) -> 
     journal.put_state(
         key, known | {str(one.campaign_id): one.to_json() for one in lines}, incident_id=incident_id
     )
-
-
-def _lines_to_report(journal: Journal, incident_id: str, lines: Sequence[PlanLine]) -> list[PlanLine]:
-    """Return the lines of this run's plan, and before them those of campaigns that earlier runs acted on."""
-    planned = {line.campaign_id for line in lines}
-    acted_on = {one.target for one in journal.actions(incident_id) if one.kind in ("pause", "unschedule")}
-    known = [
-        PlanLine.from_json(one) for one in (journal.get_state(f"respond/{incident_id}/lines") or {}).values()
-    ]
-    earlier = [
-        one for one in known if one.campaign_id not in planned and f"campaign/{one.campaign_id}" in acted_on
-    ]
-    return [*earlier, *lines]
 
 
 def _moment(text: str) -> datetime | None:

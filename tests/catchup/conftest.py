@@ -17,7 +17,7 @@ import pytest
 import sqlalchemy as sa
 import yaml
 
-from tasks.catchup.desk import LEASE, Desk
+from tasks.catchup.desk import LEASE, Desk, schedule_of
 from tasks.catchup.recovery import Outcomes, Recovery
 from tasks.core import DrivenClock
 from tasks.drills import SimulatedEsp, Sink
@@ -317,7 +317,7 @@ class Bench:
                 kind = "pause" if one.status == "running" else "unschedule"
                 action = journal.intend(
                     incident.id, f"{kind}:{number}", kind=kind, target=f"campaign/{number}", payload={},
-                    previous_state={"status": one.status, "send_at": one.send_at.isoformat() if one.send_at else None},
+                    previous_state=schedule_of(one),
                     undo={"action": "resume" if kind == "pause" else "reschedule"},
                 )  # fmt: skip
                 getattr(provider, kind)(number)

@@ -55,6 +55,7 @@ RUNBOOKS = (
     "erase",
     "monitor",
     "respond",
+    "abort",
     "recover",
     "review",
     "settle",
