@@ -26,21 +26,22 @@ import httpx
 import pytest
 import sqlalchemy as sa
 
-from tasks.catchup import CatchupError, settle_stops
-from tasks.catchup.desk import LEASE, Desk, Stopped
+from tasks.catchup import CatchupError, Stopped, settle_stops, undo_key
+from tasks.catchup.desk import LEASE, Desk
 from tasks.catchup.recovery import Outcomes, Question, Recovery
-from tasks.core import crash
+from tasks.core import UsageError, crash
 from tasks.drills import Mail
 from tasks.drills.esp import api, engine, schema
 from tasks.drills.esp.behaviour import Rates
 from tasks.drills.esp.engine import Settings
 from tasks.drills.esp.faults import Faults
 from tasks.drills.esp.transport import ACCEPTED, Outgoing
-from tasks.incidents import Journal, database, journal
+from tasks.incidents import Journal, LeaseHeld, StaleToken, database, journal
 from tasks.plan import LoadedPlan, load_plan
-from tasks.providers import Provider, ProvidersError
+from tasks.providers import Campaign, Provider, ProvidersError
 from tasks.providers.http import JsonApi
 from tasks.providers.listmonk import Listmonk
+from tasks.response.aborting import Abort, refuse_if_past
 from tasks.response.acting import stop_campaign
 from tasks.response.reading import read_calendar
 from tasks.response.table import plan_table
@@ -50,7 +51,7 @@ START = datetime(2011, 11, 16, 7, 0, tzinfo=UTC)
 USER, TOKEN = "mailstay", "inside"
 URL = "http://esp.inside"
 QUIET = Rates(hard_bounce=0.0, soft_bounce=0.0, complained=0.0, unsubscribed=0.0)
-HELD = (CatchupError, ProvidersError)
+HELD = (CatchupError, ProvidersError, StaleToken, LeaseHeld, UsageError)
 PEOPLE = 30
 MEMORY = "/dev/shm" if Path("/dev/shm").is_dir() else None
 
@@ -249,12 +250,12 @@ def opened_anew(folder: Path) -> str:
 @contextmanager
 def killable() -> Iterator[None]:
     """Let a kill end the run or the ESP, not pytest; each run is a process of its own to the leases."""
-    runs = iter(range(10**9, 2 * 10**9))
-    here = journal.this_process().partition("/")[0]
+    RUNNING[:] = [journal.this_process()]
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(crash, "os", SimpleNamespace(environ={}, kill=kill, getpid=os.getpid))
+        patched.setattr(crash, "os", SimpleNamespace(environ={}, kill=reached, getpid=os.getpid))
         patched.setattr(engine, "os", SimpleNamespace(fsync=lambda _: None, kill=kill, getpid=os.getpid))
-        patched.setattr(journal, "this_process", lambda: f"{here}/{next(runs)}/1")
+        patched.setattr(journal, "this_process", lambda: RUNNING[-1])
+        patched.setattr(journal, "is_dead", lambda process: process not in RUNNING)
         patched.setattr(database, "_engine", journal_engine)
         patched.setattr(api, "run_in_threadpool", at_once)
         patched.setenv("MAILSTAY_ESP_USER", USER)
@@ -262,8 +263,22 @@ def killable() -> Iterator[None]:
         yield
 
 
+RUNNING: list[str] = []
+"""Names of the processes that are alive: pytest's own, and each run of ours while it works."""
+
+MEANWHILE: list[Callable[[], object]] = []
+"""What happens at the next crash point that is reached, while the run there goes on after it."""
+
+
 def kill(*_: object) -> None:
     raise Killed
+
+
+def reached(*_: object) -> None:
+    """End the run at this crash point, or let somebody else act while it stands there."""
+    if not MEANWHILE:
+        raise Killed
+    MEANWHILE.pop()()
 
 
 class InsideBench(Bench):
@@ -275,6 +290,9 @@ class InsideBench(Bench):
         exempt: catch-up campaigns that nobody watched while the ESP failed: their lateness is nobody's to prevent.
         verdicts: what each run that got so far proposed.
         outcomes: what the run that resolved the incident came to.
+        before: every campaign as it was made.
+        given_back: when an abort had read back that it is scheduled again.
+        put_back: how many campaigns aborts were seen to bring back exactly as they were.
     """
 
     def __init__(self, *, speed: int, batch: int, seed: int, **plan: Any) -> None:
@@ -289,7 +307,12 @@ class InsideBench(Bench):
         self.forwarded: set[int] = set()
         self.verdicts: list[list[Question]] = []
         self.outcomes: dict[int, Outcomes] = {}
+        self.before: dict[int, Campaign] = {}
+        self.given_back: dict[int, datetime] = {}
+        self.put_back = 0
         self.incident = ""
+        self.incidents: list[str] = []
+        self._processes = iter(range(10**9))
         self.shop_url = f"sqlite:///{self.folder / 'shop.sqlite'}"
         shutil.copyfile(templates() / "shop.sqlite", self.folder / "shop.sqlite")
         self.journal_url = opened_anew(templates())
@@ -368,7 +391,11 @@ class InsideBench(Bench):
     # Runs of ours
 
     def run(self, work: Callable[[Desk], object], crash_at: int = 0) -> BaseException | None:
-        """Do `work` as one process under the incident's lease; it may be killed at its `crash_at`-th point."""
+        """Do `work` as one process under the incident's lease.
+
+        It may be killed at its `crash_at`-th point; with something in `MEANWHILE` that happens there instead.
+        """
+        RUNNING.append(f"{RUNNING[0]}/{next(self._processes)}")
         crash._passed.clear()
         crash.os.environ = {crash.VARIABLE: f"*#{crash_at}"} if crash_at else {}
         found: BaseException | None = None
@@ -385,6 +412,7 @@ class InsideBench(Bench):
         except Killed as killed:
             found = killed
         finally:
+            RUNNING.pop()
             crash.os.environ = {}
             self.leave_alone()
         return found
@@ -421,11 +449,16 @@ class InsideBench(Bench):
                 "esp", cause_class="technical_failure", summary="nothing is sent", detected_at=self.clock.now(),
                 declared_by="desk", impact_started_at=None, state="investigating",
             )  # fmt: skip
-        self.incident = declared.id
+        if declared.id != self.incident:
+            self.incident = declared.id
+            self.incidents.append(declared.id)
+            self.verdicts, self.outcomes = [], {}
         return self.run(self._respond, crash_at)
 
     def _respond(self, desk: Desk) -> None:
         token = desk.token
+        if not desk.incident.is_open:
+            return
         settle_stops(desk.journal, self.incident, desk.provider, token=token)
         calendar = read_calendar(self.loaded, "esp", desk.provider)
         rules = {str(kind): rule for kind, rule in self.loaded.plan.lateness.items()}
@@ -439,6 +472,67 @@ class InsideBench(Bench):
     def recover_once(self, agreed: frozenset[str], crash_at: int = 0) -> BaseException | None:
         """Recover as the flow does; return what ended it early, None when the incident is resolved."""
         return self.run(lambda desk: self._recover(desk, agreed), crash_at)
+
+    def abort_once(self, *, leave: bool, crash_at: int = 0) -> BaseException | None:
+        """Abort the response as the flow does; return what ended it early, None when the incident is closed."""
+        try:
+            return self.run(lambda desk: self._abort(desk, leave), crash_at)
+        finally:
+            self._note_given_back()
+
+    def _abort(self, desk: Desk, leave: bool) -> None:
+        refuse_if_past(desk.journal, desk.incident)
+        abort = Abort(desk)
+        if not desk.incident.is_open:
+            return
+        abort.begin()
+        lines = abort.plan()
+        agreed = {one.campaign_id: frozenset({one.action}) for one in lines if one.way == "undo"}
+        if agreed:
+            abort.apply_opt_outs()
+            self.gates.append(self.clock.now())
+        problems = abort.undo(lines, agreed)
+        compared = abort.compare()
+        self._judge_put_back(desk, {one.campaign_id for one in compared if one.as_it_was})
+        lines = abort.plan()
+        left = {one.campaign_id for one in lines if leave and one.way in ("ask", "held")}
+        if problems := [*problems, *abort.unsteady(lines, left, compared)]:
+            raise Stopped("; ".join(problems))
+        abort.close("desk", "false alarm")
+
+    def _judge_put_back(self, desk: Desk, same: set[int]) -> None:
+        """What an abort says is as it was is so in every field; nothing was scheduled again after its time."""
+        share, self.wire.share = self.wire.share, 0.0
+        done = {
+            one.target: one for one in desk.journal.actions(self.incident) if one.key.startswith("abort/")
+        }
+        for number in same:
+            undo = done.get(f"campaign/{number}")
+            if undo is None or undo.status != "done":
+                continue
+            now, was = desk.provider.campaign(number), self.before[number]
+            assert now == was or now.status in ("running", "finished"), f"{now} is not {was}"
+            assert was.send_at is not None
+            assert undo.intended_at < was.send_at, "scheduled again after its time"
+            self.put_back += 1
+        self.wire.share = share
+
+    def _note_given_back(self) -> None:
+        with self.journal() as journal:
+            actions = journal.actions(self.incident)
+        undone = {one.key: one.decided_at for one in actions if one.status == "done"}
+        stops = {one.target: one for one in actions if one.kind in ("pause", "unschedule")}
+        for target, stop in stops.items():
+            at = undone.get(undo_key(stop))
+            if at is not None:
+                number = int(target.rpartition("/")[2])
+                self.given_back.setdefault(number, at)
+                self.stopped_at.pop(number, None)
+
+    def is_open(self) -> bool:
+        """Whether an incident was declared that is not over."""
+        with self.journal() as journal:
+            return bool(self.incident) and journal.incident(self.incident).is_open
 
     def _recover(self, desk: Desk, agreed: frozenset[str]) -> None:
         recovery = Recovery(desk)

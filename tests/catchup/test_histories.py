@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from tests.catchup.inside import PEOPLE, InsideBench, killable
+from tests.catchup.inside import MEANWHILE, PEOPLE, InsideBench, killable
 
 MINUTE = timedelta(minutes=1)
 TRIES = 25
@@ -102,8 +102,36 @@ class Happening:
 
     def _recover(self, bench: InsideBench) -> None:
         crash_at, yes = self.how
-        if bench.incident:
+        if bench.is_open():
             bench.recover_once(AGREED | {yes}, crash_at)
+
+    def _abort(self, bench: InsideBench) -> None:
+        crash_at, leave = self.how
+        if bench.is_open():
+            bench.abort_once(leave=leave, crash_at=crash_at)
+
+    def _false_alarm(self, bench: InsideBench) -> None:
+        """The response is aborted within the hour; either may be killed first."""
+        killed_at, minutes, aborted_at, leave = self.how
+        bench.respond_once(killed_at)
+        bench.respond_once()
+        bench.clock.advance(minutes * MINUTE)
+        if bench.is_open():
+            bench.abort_once(leave=leave, crash_at=aborted_at)
+            bench.abort_once(leave=leave)
+
+    def _two(self, bench: InsideBench) -> None:
+        """Somebody else acts while a run stands at one of its points, for so many minutes: its lease may be over."""
+        first, minutes, second = self.how
+
+        def meanwhile() -> None:
+            bench.leave_alone()
+            bench.clock.advance(minutes * MINUTE)
+            second(bench)
+
+        MEANWHILE.append(meanwhile)
+        first(bench)
+        MEANWHILE.clear()
 
 
 def happening(what: str, how: st.SearchStrategy[Any] | None = None) -> st.SearchStrategy[Happening]:
@@ -129,8 +157,12 @@ OUTAGES = st.lists(
         happening("fault", st.sampled_from(["reply_lost", "relay_refusing", "stalled", "hard_down"])),
         happening("kill"),
     ),
-    min_size=1,
     max_size=2,
+)
+RUNS = st.one_of(
+    happening("respond", CRASHES),
+    happening("recover", st.tuples(CRASHES, ANSWERS)),
+    happening("abort", st.tuples(CRASHES, st.booleans())),
 )
 HISTORIES = st.lists(
     st.one_of(
@@ -143,8 +175,9 @@ HISTORIES = st.lists(
         happening("wire", st.sampled_from([0.0, 0.02, 0.1])),
         happening("opt_out", st.tuples(st.integers(1, PEOPLE), st.integers(0, 200))),
         happening("receipts", st.integers(1, 3)),
-        happening("respond", CRASHES),
-        happening("recover", st.tuples(CRASHES, ANSWERS)),
+        RUNS,
+        happening("false_alarm", st.tuples(CRASHES, st.integers(0, 60), CRASHES, st.booleans())),
+        happening("two", st.tuples(RUNS, st.sampled_from([0, 5, 45]), RUNS)),
     ),
     min_size=1,
     max_size=9,
@@ -168,7 +201,7 @@ def play(
     try:
         for number, one in enumerate(calendar):
             one.create(bench, number)
-        before = {one.id: one for one in bench.provider().campaigns()}
+        bench.before = {one.id: one for one in bench.provider().campaigns()}
         bench.clock.advance(5 + sent * 60 / speed)
         for happen in outage:
             happen(bench)
@@ -177,7 +210,7 @@ def play(
             happen(bench)
         work_again(bench)
         finish(bench, AGREED | {yes})
-        judge_ledgers(bench, before)
+        judge_ledgers(bench)
         bench.clock.advance(timedelta(days=3))
         judge_mailbox(bench)
     finally:
@@ -203,7 +236,7 @@ def finish(bench: InsideBench, agreed: frozenset[str]) -> None:
     raise AssertionError(f"not resolved after {TRIES} runs: {ended}")
 
 
-def judge_ledgers(bench: InsideBench, before: dict[int, Any]) -> None:
+def judge_ledgers(bench: InsideBench) -> None:
     """One verdict per held campaign, one outcome per person, unknown only where a reply was lost, all put back."""
     ledgers = bench.ledgers(bench.incident)
     assert set(ledgers) == set(bench.outcomes), "a held campaign without a ledger, or the other way round"
@@ -222,7 +255,9 @@ def judge_ledgers(bench: InsideBench, before: dict[int, Any]) -> None:
     for number, outcome in bench.outcomes.items():
         if outcome.done == "put_back":
             now = bench.provider().campaign(number)
-            assert now == before[number] or now.status in ("running", "finished"), "not put back as it was"
+            assert now == bench.before[number] or now.status in ("running", "finished"), (
+                "not put back as it was"
+            )
 
 
 def was_out(bench: InsideBench, who: int, number: int) -> bool:
@@ -244,6 +279,13 @@ def judge_mailbox(bench: InsideBench) -> None:
         if not ours and held is not None and mail.received_at > held:
             assert started > held, "the original's own pointer sent again"
             ours = True
+        back = bench.given_back.get(row.id)
+        if not ours and back is not None and started > back:
+            ours = True
+            on_time = row.send_at.replace(tzinfo=started.tzinfo) + MINUTE
+            assert started <= on_time or row.id in bench.exempt, (
+                f"campaign {row.id} was put back and began late"
+            )
         if ours:
             assert_wanted(bench, mail, started)
             limit = bench.useful_until(original)
@@ -256,10 +298,12 @@ def judge_mailbox(bench: InsideBench) -> None:
             )
     for number, people in got.items():
         assert set(people.values()) <= {1}, f"campaign {number}: somebody was mailed twice"
-    for number, told in bench.ledgers(bench.incident).items():
-        accounted = set(got[number]).union(
-            *(told[name] for name in ("suppressed", "expired", "dropped", "unknown"))
-        )
+    accounts: dict[int, set[int]] = {}
+    for incident in bench.incidents:
+        for number, told in bench.ledgers(incident).items():
+            people = accounts.setdefault(number, set(got[number]))
+            people.update(*(told[name] for name in ("suppressed", "expired", "dropped", "unknown")))
+    for number, accounted in accounts.items():
         missing = {who for who in bench.audience[number] - accounted if who not in bench.opted_out}
         assert not missing, f"campaign {number}: {missing} forgotten"
 

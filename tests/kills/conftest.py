@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 from tasks.core import DrivenClock
+from tests.kills.forked import Forks
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 HOUR = timedelta(hours=1)
@@ -61,6 +62,14 @@ def run_flow(
 @pytest.fixture(scope="session")
 def run_in_process() -> Callable[..., tuple[int, dict[str, Any], str]]:
     return run_flow
+
+
+@pytest.fixture(scope="session")
+def forks(prefect_server: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Forks]:
+    """Starts flows in processes that are forked ready, each on the real Prefect server."""
+    made = Forks(tmp_path_factory.mktemp("forks"))
+    yield made
+    made.close()
 
 
 @pytest.fixture(scope="session")
