@@ -46,7 +46,11 @@ def _findings(plan: Plan) -> Iterator[Finding]:
         if provider.status_page is None and provider.kind not in _WITHOUT_STATUS_PAGE:
             yield Finding(field, "no status page", "add status_page with its url")
         if provider.source is None:
-            yield Finding(field, "its data is not backed up", "name the source that holds it")
+            yield Finding(
+                field,
+                "its data is not backed up",
+                f"name the source that holds it, or add a source with `provider: {name}`",
+            )
         if provider.support is None:
             yield Finding(field, "nowhere to open a ticket", "add support")
     covered = {table for thing in plan.objects.values() for table in thing.tables}

@@ -13,7 +13,7 @@ import yaml
 from pydantic import ValidationError
 
 from tasks.core import UsageError, digest_of
-from tasks.plan.models import Plan
+from tasks.plan.models import Plan, SourcePlan
 
 
 class PlanError(UsageError):
@@ -41,17 +41,33 @@ class LoadedPlan:
         """Return the journal's SQLAlchemy URL."""
         return self._url(self.plan.journal, self.plan.journal_env, "journal")
 
-    def source_url(self, name: str) -> str:
-        """Return the SQLAlchemy URL of source `name`.
+    def source(self, name: str) -> SourcePlan:
+        """Return the plan's source `name`.
 
         Raises:
-            PlanError: the plan has no such source, or its environment variable is not set.
+            PlanError: there is none.
         """
         source = self.plan.sources.get(name)
         if source is None:
             known = ", ".join(self.plan.sources)
             raise PlanError(
                 f"The plan has no source {name!r}", where=str(self.path), fix=f"use one of: {known}"
+            )
+        return source
+
+    def source_url(self, name: str) -> str:
+        """Return the SQLAlchemy URL of source `name`.
+
+        Raises:
+            PlanError: the plan has no such source, its environment variable is not set, or it is the export of a
+                provider, which has no database.
+        """
+        source = self.source(name)
+        if source.provider is not None:
+            raise PlanError(
+                f"The source {name!r} is the export of the provider {source.provider!r}, not a database",
+                where=f"{self.path}: sources.{name}",
+                fix="name a database to restore into; nothing is written back to a provider",
             )
         return self._url(source.url, source.url_env, f"sources.{name}")
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 from zoneinfo import ZoneInfo
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator, model_validator
@@ -94,12 +94,19 @@ class Retention(_Part):
         return self
 
 
+MappingName = Literal["shop", "listmonk", "listmonk_api", "brevo", "sendgrid", "none"]
+EXPORT_MAPPINGS: dict[str, MappingName] = {
+    "listmonk": "listmonk_api",
+    "brevo": "brevo",
+    "sendgrid": "sendgrid",
+}
+"""By kind of provider the mapping of its export."""
 SourceName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$")]
 """A source's name is a folder of the store: letters, digits, - and _, beginning with a letter or digit."""
 
 
 class SourcePlan(_Part):
-    """A database whose tables are backed up from one consistent point."""
+    """A database whose tables are backed up from one consistent point, or a provider's account through its API."""
 
     url: str | None = Field(
         None,
@@ -107,7 +114,10 @@ class SourcePlan(_Part):
         "(MariaDB too), or that of another installed dialect.",
     )
     url_env: str | None = Field(None, description="Environment variable with the SQLAlchemy URL.")
-    mapping: Literal["shop", "listmonk", "none"] = Field(
+    provider: str | None = Field(
+        None, description="In place of a URL: the provider whose account is exported through its API."
+    )
+    mapping: MappingName = Field(
         "none", description="Which mapping brings this source's tables onto the canonical model."
     )
     db_schema: str | None = Field(
@@ -152,14 +162,17 @@ class SourcePlan(_Part):
         return value
 
     @model_validator(mode="after")
-    def _one_url(self) -> SourcePlan:
-        if (self.url is None) == (self.url_env is None):
-            raise ValueError("give exactly one of url and url_env")
+    def _one_origin(self) -> SourcePlan:
+        if [self.url, self.url_env, self.provider].count(None) != 2:
+            raise ValueError("give exactly one of url, url_env and provider")
+        if self.provider is not None and (self.db_schema or self.limit_rate):
+            raise ValueError("a provider has no schema and sets its own pace: remove schema and limit_rate")
         return self
 
     @model_validator(mode="after")
     def _a_record_of_changes(self) -> SourcePlan:
-        if self.narrow == "changes" and self.url is not None and not self.url.startswith("postgresql"):
+        other = self.url is not None and not self.url.startswith("postgresql")
+        if self.narrow == "changes" and (other or self.provider is not None):
             raise ValueError("only PostgreSQL keeps a record of its changes: remove narrow")
         return self
 
@@ -435,6 +448,25 @@ class Plan(_Part):
     roles: dict[str, Role] = Field(default={}, description="Who fills which role.")
     report: ReportPlan = ReportPlan()
 
+    @model_validator(mode="before")
+    @classmethod
+    def _exports_are_told_once(cls, content: Any) -> Any:
+        """A source that exports a provider is that provider's own, mapped as its kind is, unless the plan differs."""
+        if not isinstance(content, dict):
+            return content
+        sources, providers = content.get("sources"), content.get("providers")
+        if not isinstance(sources, dict) or not isinstance(providers, dict):
+            return content
+        content = content | {"sources": dict(sources), "providers": dict(providers)}
+        for name, source in sources.items():
+            used = source.get("provider") if isinstance(source, dict) else None
+            provider = providers.get(used) if isinstance(used, str) else None
+            if isinstance(provider, dict):
+                mapping = EXPORT_MAPPINGS.get(str(provider.get("kind")), "none")
+                content["sources"][name] = {"mapping": mapping, **source}
+                content["providers"][used] = {"source": name, **provider}
+        return content
+
     @model_validator(mode="after")
     def _names_resolve(self) -> Plan:
         if (self.journal is None) == (self.journal_env is None):
@@ -449,4 +481,9 @@ class Plan(_Part):
                 used = getattr(provider, key)
                 if used is not None and used not in self.sources:
                     raise ValueError(f"providers.{name}.{key} names {used!r}, which is not in sources")
+        for name, source in self.sources.items():
+            if source.provider is not None and source.provider not in self.providers:
+                raise ValueError(
+                    f"sources.{name}.provider names {source.provider!r}, which is not in providers"
+                )
         return self

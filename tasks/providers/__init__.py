@@ -13,6 +13,17 @@ from tasks.providers.errors import (
     ProvidersError,
     ProviderUnavailable,
 )
+from tasks.providers.exporting import (
+    Export,
+    ExportColumn,
+    Exporting,
+    ExportTable,
+    Look,
+    Part,
+    RowsMoved,
+    Step,
+    is_missing,
+)
 from tasks.providers.klaviyo import KLAVIYO
 from tasks.providers.listmonk import LISTMONK
 from tasks.providers.mailchimp import MAILCHIMP
@@ -53,10 +64,16 @@ __all__ = [
     "CampaignStatus",
     "Capabilities",
     "Capability",
+    "Export",
+    "ExportColumn",
+    "ExportTable",
+    "Exporting",
     "Kind",
+    "Look",
     "MailingList",
     "Membership",
     "NotOffered",
+    "Part",
     "Probe",
     "Provider",
     "ProviderEvent",
@@ -65,14 +82,17 @@ __all__ = [
     "ProviderUnavailable",
     "ProvidersError",
     "RateLimit",
+    "RowsMoved",
     "RunningStats",
     "SendRecord",
     "SendStatus",
+    "Step",
     "Suppression",
     "SuppressionReason",
     "Trap",
     "capabilities_of",
     "connect_provider",
     "in_words",
+    "is_missing",
     "open_provider",
 ]

@@ -14,6 +14,7 @@ from typing import Any
 import httpx
 
 from tasks.core import Clock
+from tasks.providers.brevo_export import BrevoExport
 from tasks.providers.http import PATIENCE, JsonApi, below, parse_time
 from tasks.providers.labels import Labels
 from tasks.providers.model import (
@@ -235,6 +236,10 @@ class Brevo:
     def close(self) -> None:
         """Give the connections back."""
         self._api.close()
+
+    def export(self) -> BrevoExport:
+        """Return what can be exported; nothing is asked yet."""
+        return BrevoExport(self._api)
 
     # Health -----------------------------------------------------------------------------------------------------
 

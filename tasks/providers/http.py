@@ -135,7 +135,12 @@ class JsonApi:
         raise AssertionError("unreachable")
 
     def download(self, url: str, hosts: Collection[str]) -> Iterator[str]:
-        """Yield the lines of the file at `url`, unpacked if it is gzip; the token is not sent along.
+        """Yield the lines of the file at `url` without their ends. See `file_lines`."""
+        for line in self.file_lines(url, hosts):
+            yield line.rstrip("\n").rstrip("\r")
+
+    def file_lines(self, url: str, hosts: Collection[str]) -> Iterator[str]:
+        """Yield the lines of the file at `url` as they are, unpacked if it is gzip; the token is not sent along.
 
         Args:
             url: as the API gave it.
@@ -154,7 +159,7 @@ class JsonApi:
                 where=where,
                 fix=f"add {host} to the provider's download_hosts in the plan, if it is the provider's",
             )
-        kept = b""
+        kept, encoding = b"", "utf-8-sig"
         try:
             with (
                 httpx.Client(timeout=self._timeout, verify=_tls()) as client,
@@ -169,15 +174,16 @@ class JsonApi:
                 for part in _unpacked(answer.iter_bytes()):
                     *lines, kept = (kept + part).split(b"\n")
                     for line in lines:
-                        yield line.decode("utf-8-sig").rstrip("\r")
+                        yield line.decode(encoding) + "\n"
+                        encoding = "utf-8"  # only the first line may begin with the mark of the byte order
+                if kept:
+                    yield kept.decode(encoding)
         except (httpx.HTTPError, zlib.error, UnicodeDecodeError, EOFError) as error:
             raise ProviderUnavailable(
                 f"{self.name}'s export could not be read to its end: {_short(error)}",
                 outcome_unknown=False,
                 where=where,
             ) from None
-        if kept:
-            yield kept.decode("utf-8-sig").rstrip("\r")
 
     def close(self) -> None:
         """Close the connections."""

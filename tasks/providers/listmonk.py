@@ -17,6 +17,7 @@ import httpx
 from tasks.core import Clock
 from tasks.providers.errors import NotOffered, ProviderGarbled, ProviderRefused
 from tasks.providers.http import JsonApi, parse_time
+from tasks.providers.listmonk_export import ListmonkExport
 from tasks.providers.model import (
     Campaign,
     CampaignStatus,
@@ -185,6 +186,10 @@ class Listmonk:
     def close(self) -> None:
         """Give the connections back."""
         self._api.close()
+
+    def export(self) -> ListmonkExport:
+        """Return what can be exported; nothing is asked yet."""
+        return ListmonkExport(self._api)
 
     # Health -----------------------------------------------------------------------------------------------------
 

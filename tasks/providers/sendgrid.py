@@ -40,6 +40,7 @@ from tasks.providers.model import (
     SuppressionReason,
     Trap,
 )
+from tasks.providers.sendgrid_export import SendGridExport
 from tasks.providers.shapes import (
     CAMPAIGN_BITS,
     Row,
@@ -257,6 +258,10 @@ class SendGrid:
     def close(self) -> None:
         """Give the connections back."""
         self._api.close()
+
+    def export(self) -> SendGridExport:
+        """Return what can be exported; nothing is asked yet."""
+        return SendGridExport(self._api, self._hosts, self._clock)
 
     # Health -----------------------------------------------------------------------------------------------------
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from importlib import resources
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from tasks.core import UsageError
 from tasks.snapshots.canonical import CANONICAL
@@ -13,7 +13,18 @@ from tasks.snapshots.store import Store
 if TYPE_CHECKING:
     import duckdb
 
-Mapped = Literal["shop", "listmonk"]
+Mapped = Literal["shop", "listmonk", "listmonk_api", "brevo", "sendgrid"]
+
+_MACROS = (
+    # The numbers that connectors give to textual ids and to people (tasks/providers/shapes.py).
+    "id_number(id) AS CAST(CAST('0x' || substr(sha256(id), 1, 16) AS UBIGINT) >> 11 AS BIGINT)",
+    "person_number(customer, id) AS CASE"
+    " WHEN regexp_full_match(trim(customer), '[0-9]+') AND TRY_CAST(trim(customer) AS HUGEINT) < 4611686018427387904"
+    " THEN CAST(trim(customer) AS BIGINT)"
+    " ELSE 4611686018427387904 + CAST(CAST('0x' || substr(sha256(id), 1, 16) AS UBIGINT) >> 2 AS BIGINT) END",
+    # A column whose one value was no time holds JSON text.
+    """moment(one) AS TRY_CAST(trim(CAST(one AS VARCHAR), '"') AS TIMESTAMPTZ)""",
+)
 
 
 def connect(store: Store, snapshots: Mapping[str, str]) -> duckdb.DuckDBPyConnection:
@@ -107,7 +118,9 @@ def canonical_views(connection: duckdb.DuckDBPyConnection, alias: str, mapping: 
     try:
         text = resources.files("tasks.snapshots").joinpath("mappings", f"{mapping}.sql").read_text("utf-8")
     except FileNotFoundError:
-        raise UsageError(f"There is no mapping {mapping!r}", fix="use shop or listmonk") from None
+        raise UsageError(
+            f"There is no mapping {mapping!r}", fix=f"use one of {', '.join(get_args(Mapped))}"
+        ) from None
     present = {
         row[0].lower()
         for row in connection.execute(
@@ -115,6 +128,8 @@ def canonical_views(connection: duckdb.DuckDBPyConnection, alias: str, mapping: 
         ).fetchall()
     }
     connection.execute("CREATE SCHEMA IF NOT EXISTS canonical")
+    for macro in _MACROS:
+        connection.execute(f"CREATE OR REPLACE MACRO canonical.{macro}")
     made: list[str] = []
     for table, needed, query in _statements(text):
         if table in made or not needed <= present:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
@@ -14,7 +15,9 @@ from prefect import get_run_logger, task
 from prefect.artifacts import create_markdown_artifact
 
 from tasks.core import SystemClock, UsageError, bytes_per_second, current_progress, open_clock, plural
+from tasks.exports import ExportSource, open_export
 from tasks.plan import LoadedPlan, load_plan, secret
+from tasks.providers import open_provider
 from tasks.snapshots.coverage import choose_part, overdue
 from tasks.snapshots.erasing import Erased, erase, readmit
 from tasks.snapshots.erasures import read_ledger
@@ -30,7 +33,7 @@ from tasks.snapshots.selecting import parse_keys
 from tasks.snapshots.store import Store, open_store
 from tasks.snapshots.taking import take_snapshot
 from tasks.snapshots.verifying import VerifyReport, verify_and_record
-from tasks.sources import SourceError, open_source, open_target
+from tasks.sources import Source, SourceError, open_source, open_target
 
 
 @dataclass(frozen=True)
@@ -75,7 +78,7 @@ def choose_sources(plan: str, source: str) -> list[str]:
     loaded = load_plan(plan)
     if source == "all":
         return list(loaded.plan.sources)
-    loaded.source_url(source)
+    loaded.source(source)
     return [source]
 
 
@@ -86,22 +89,19 @@ def snapshot_source(plan: str, source: str, limit_rate: str = "") -> BackedUp:
     settings = loaded.plan.sources[source]
     rate = limit_rate or settings.limit_rate
     began = SystemClock().now()
-    manifest = take_snapshot(
-        open_source(
-            source,
-            loaded.source_url(source),
-            tables=settings.tables,
-            exclude=settings.exclude,
-            schema=settings.db_schema,
-        ),
-        open_plan_store(loaded, create=True),
-        clock=open_clock(loaded.clock_spec()),
-        plan_digest=loaded.digest,
-        limit_rate=bytes_per_second(rate) if rate else None,
-        readers=settings.readers,
-        full_read_every=settings.full_read_every if settings.narrow == "changes" else None,
-        progress=current_progress(),
-    )
+    with _origin(loaded, source) as origin:
+        manifest = take_snapshot(
+            origin,
+            open_plan_store(loaded, create=True),
+            clock=open_clock(loaded.clock_spec()),
+            plan_digest=loaded.digest,
+            limit_rate=bytes_per_second(rate) if rate else None,
+            readers=settings.readers,
+            full_read_every=settings.full_read_every if settings.narrow == "changes" else None,
+            progress=current_progress(),
+        )
+        if isinstance(origin, ExportSource):
+            origin.discard()
     seconds = (SystemClock().now() - began).total_seconds()
     taken = _summary(manifest, seconds)
     get_run_logger().info(
@@ -127,6 +127,33 @@ def snapshot_source(plan: str, source: str, limit_rate: str = "") -> BackedUp:
                 manifest.snapshot_id,
             )
     return taken
+
+
+@contextmanager
+def _origin(loaded: LoadedPlan, name: str) -> Iterator[Source]:
+    """Yield the source that the plan calls `name`: a database, or the export of a provider's account."""
+    settings = loaded.source(name)
+    if settings.provider is None:
+        yield open_source(
+            name,
+            loaded.source_url(name),
+            tables=settings.tables,
+            exclude=settings.exclude,
+            schema=settings.db_schema,
+        )
+        return
+    account = loaded.provider(settings.provider)
+    with open_provider(loaded, settings.provider) as provider:
+        yield open_export(
+            name,
+            provider,
+            account.kind,
+            folder=loaded.resolve(loaded.plan.state) / "exports" / name,
+            account=account.api_url,
+            tables=settings.tables,
+            exclude=settings.exclude,
+            progress=current_progress(),
+        )
 
 
 @task(task_run_name="verify-{taken.source}", retries=2, retry_delay_seconds=[2, 10])
@@ -231,7 +258,7 @@ def choose_snapshot(plan: str, source: str, snapshot: str) -> str:
         UsageError: the snapshot that is named is of another source.
     """
     loaded = load_plan(plan)
-    loaded.source_url(source)
+    loaded.source(source)
     store = open_plan_store(loaded)
     if snapshot != "latest":
         if split_name(snapshot)[0] != source:
@@ -642,7 +669,9 @@ def target_url(into: str, loaded: LoadedPlan, *, in_use: bool = False) -> str:
                 "The URL of the database holds a password, which would be kept with the run",
                 fix="put the URL into an environment variable and write env:NAME",
             )
-    if not in_use and url in [loaded.source_url(name) for name in loaded.plan.sources]:
+    if not in_use and url in [
+        loaded.source_url(name) for name, one in loaded.plan.sources.items() if one.provider is None
+    ]:
         raise UsageError(
             "That is a source of the plan itself",
             where=str(loaded.path),

@@ -2,11 +2,21 @@
 
 from tasks.sources.adapting import ReadColumn, adapted, comparable
 from tasks.sources.changes import ChangeFacts, Changes
+from tasks.sources.columns import Column, Unfit, plain
 from tasks.sources.errors import SourceError, ValueDoesNotFit
 from tasks.sources.facts import CASTS, ColumnFacts, ForeignKey, TableFacts
 from tasks.sources.opening import open_source, open_target
 from tasks.sources.porting import portable, ported, uuid_text
-from tasks.sources.reading import BATCH_BYTES, BATCH_ROWS, Source, SourceReader
+from tasks.sources.reading import (
+    BATCH_BYTES,
+    BATCH_ROWS,
+    Cursor,
+    CursorReader,
+    Source,
+    SourceReader,
+    Table,
+    chosen,
+)
 from tasks.sources.target import LiveWriter, Target, TargetWriter
 
 __all__ = [
@@ -15,21 +25,28 @@ __all__ = [
     "CASTS",
     "ChangeFacts",
     "Changes",
+    "Column",
     "ColumnFacts",
+    "Cursor",
+    "CursorReader",
     "ForeignKey",
     "LiveWriter",
     "ReadColumn",
     "Source",
     "SourceError",
     "SourceReader",
+    "Table",
     "TableFacts",
     "Target",
     "TargetWriter",
+    "Unfit",
     "ValueDoesNotFit",
     "adapted",
+    "chosen",
     "comparable",
     "open_source",
     "open_target",
+    "plain",
     "portable",
     "ported",
     "uuid_text",

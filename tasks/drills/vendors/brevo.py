@@ -48,6 +48,8 @@ class SimulatedBrevo(Vendor):
         self._lists = {1: "News"}
         self._folders = {1: "Your first folder"}
         self._blocked: list[dict[str, Any]] = []
+        self._templates: dict[int, dict[str, Any]] = {}
+        self._events: list[dict[str, Any]] = []
         self._windows = {
             "general": Window(_HOURLY, timedelta(hours=1)),
             "contacts": Window(_PER_SECOND, timedelta(seconds=1)),
@@ -72,6 +74,36 @@ class SimulatedBrevo(Vendor):
         self._blocked.append(
             {"email": f"c{number}@shop.example", "senderEmail": "news@shop.example",
              "reason": {"code": code, "message": code}, "blockedAt": _time(self.clock.now())}
+        )  # fmt: skip
+
+    def write_contact(self, number: int, **fields: Any) -> None:
+        """Make or change a contact; `attributes` are added to those it has."""
+        now = _time(self.clock.now())
+        known = self._contacts.get(number) or {
+            "id": number, "email": f"c{number}@shop.example", "emailBlacklisted": False, "smsBlacklisted": False,
+            "createdAt": now, "listIds": [1], "listUnsubscribed": None, "attributes": {},
+        }  # fmt: skip
+        attributes = known["attributes"] | fields.pop("attributes", {})
+        self._contacts[number] = known | fields | {"modifiedAt": now, "attributes": attributes}
+
+    def delete_contact(self, number: int) -> None:
+        """Delete a contact."""
+        del self._contacts[number]
+
+    def write_template(self, name: str, html: str) -> None:
+        """Make a template."""
+        number, now = len(self._templates) + 1, _time(self.clock.now())
+        self._templates[number] = {
+            "id": number, "name": name, "subject": name, "isActive": True, "testSent": False, "htmlContent": html,
+            "sender": {"id": "1", "name": "Shop", "email": "news@shop.example"}, "replyTo": "", "toField": "",
+            "tag": "", "createdAt": now, "modifiedAt": now, "doiTemplate": False,
+        }  # fmt: skip
+
+    def happen(self, event: str, number: int, message: str) -> None:
+        """Let something happen to a transactional message."""
+        self._events.append(
+            {"email": f"c{number}@shop.example", "date": _time(self.clock.now()), "subject": "Your order",
+             "messageId": f"<{message}@mail>", "event": event, "tag": "", "from": "news@shop.example"}
         )  # fmt: skip
 
     # The vendor
@@ -117,7 +149,7 @@ class SimulatedBrevo(Vendor):
                 lambda ask: self._on(ask, lambda it: self._status(it, ask.body["status"])),
             ),
             ("POST", f"{one}/sendNow", lambda ask: self._on(ask, self._send_now)),
-            ("GET", "/contacts", lambda ask: _page("contacts", list(self._contacts.values()), ask)),
+            ("GET", "/contacts", self._list_contacts),
             ("POST", "/contacts/batch", self._change_contacts),
             ("GET", "/contacts/lists", lambda ask: _page("lists", _named(self._lists), ask)),
             ("POST", "/contacts/lists", self._create_list),
@@ -127,6 +159,8 @@ class SimulatedBrevo(Vendor):
             ("GET", "/contacts/folders", lambda ask: _page("folders", _named(self._folders), ask)),
             ("POST", "/contacts/folders", self._create_folder),
             ("GET", "/smtp/blockedContacts", lambda ask: _page("contacts", self._blocked, ask)),
+            ("GET", "/smtp/templates", lambda ask: _page("templates", list(self._templates.values()), ask)),
+            ("GET", "/smtp/statistics/events", self._list_events),
         ]
 
     def act(self, now: datetime) -> None:
@@ -238,6 +272,24 @@ class SimulatedBrevo(Vendor):
         }  # fmt: skip
 
     # Lists and contacts
+
+    def _list_contacts(self, ask: Asked) -> Answer:
+        since = ask.query.get("modifiedSince")
+        rows = [
+            one
+            for _, one in sorted(self._contacts.items())
+            if since is None or datetime.fromisoformat(one["modifiedAt"]) >= datetime.fromisoformat(since)
+        ]
+        return _page("contacts", rows, ask)
+
+    def _list_events(self, ask: Asked) -> Answer:
+        """Answer without a total; a range of more than 90 days is refused."""
+        first, last = (datetime.fromisoformat(ask.query[one]).date() for one in ("startDate", "endDate"))
+        if last < first or last - first >= timedelta(days=90):
+            return self.refusal(400, "the range must not exceed 90 days")
+        rows = [one for one in self._events if first <= datetime.fromisoformat(one["date"]).date() <= last]
+        found = _page("events", rows, ask).content
+        return Answer(200, {"events": found["events"]} if found["events"] else {})
 
     def _create_folder(self, ask: Asked) -> Answer:
         number = len(self._folders) + 1

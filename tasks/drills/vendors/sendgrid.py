@@ -7,6 +7,8 @@ batches at once, and paused mail is thrown away after 72 hours.
 
 from __future__ import annotations
 
+import csv
+import io
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -20,6 +22,7 @@ _JOB = timedelta(seconds=3)
 _NOTICE = timedelta(minutes=10)
 _KEPT = timedelta(hours=72)
 _MOST_BATCHES = 10
+_LISTS = ("unsubscribes", "bounces", "spam_reports", "invalid_emails", "blocks")
 
 
 @dataclass
@@ -52,6 +55,7 @@ class SimulatedSendGrid(Vendor):
         news: the id of the list News.
         stuck: while True nothing leaves: Single Sends are triggered and stay so.
         numbered: whether contacts carry the shop's customer number as `external_id`.
+        fields: custom fields by contact, whose number is that of its address.
     """
 
     def __init__(self, clock: DrivenClock, people: int = 40) -> None:
@@ -69,17 +73,42 @@ class SimulatedSendGrid(Vendor):
         }
         self.news = stable_uuid(7, "list", 1)
         self._lists: dict[str, tuple[str, set[str]]] = {self.news: ("News", set(self._contacts))}
-        self._suppressed: dict[str, dict[str, int]] = {
-            one: {} for one in ("unsubscribes", "bounces", "spam_reports", "invalid_emails", "group")
-        }
+        self._suppressed: dict[str, dict[str, int]] = {one: {} for one in (*_LISTS, "group")}
+        self.fields: dict[int, dict[str, str]] = {}
+        self._designs: dict[str, dict[str, Any]] = {}
+        self._templates: dict[str, dict[str, Any]] = {}
         super().__init__(clock)
 
     # What a drill does beside the API
 
     def suppress(self, kind: str, *numbers: int) -> None:
-        """Put contacts on a suppression list: unsubscribes, bounces, spam_reports, invalid_emails, or group."""
+        """Put contacts on a suppression list: unsubscribes, bounces, spam_reports, invalid_emails, blocks, or group."""
         for number in numbers:
             self._suppressed[kind][f"c{number}@shop.example"] = int(self.clock.now().timestamp())
+
+    def release(self, kind: str, number: int) -> None:
+        """Take a contact off a suppression list."""
+        del self._suppressed[kind][f"c{number}@shop.example"]
+
+    def write_design(self, name: str, html: str) -> None:
+        """Make a design, and a transactional template of one version."""
+        at, number = _time(self.clock.now()), stable_uuid(7, "design", len(self._designs))
+        version = {
+            "id": number,
+            "active": 1,
+            "name": name,
+            "subject": name,
+            "html_content": html,
+            "updated_at": at,
+        }
+        self._designs[number] = {
+            "id": number, "name": name, "editor": "code", "subject": name, "html_content": html, "plain_content": "",
+            "generate_plain_content": True, "created_at": at, "updated_at": at,
+        }  # fmt: skip
+        other = stable_uuid(7, "template", len(self._templates))
+        self._templates[other] = {
+            "id": other, "name": name, "generation": "dynamic", "updated_at": at, "versions": [version],
+        }  # fmt: skip
 
     def add_batch(self, batch_id: str, send_at: datetime, people: Iterable[str]) -> None:
         """Take messages of the Mail Send API under `batch_id`, to be sent at `send_at`."""
@@ -125,10 +154,11 @@ class SimulatedSendGrid(Vendor):
             ("GET", f"{contacts}/exports/{{id}}", self._exported),
             ("POST", "/asm/suppressions/global", self._suppress_globally),
             ("GET", "/asm/suppressions", lambda _: Answer(200, self._group_rows())),
-            *(
-                ("GET", f"/suppression/{kind}", self._suppressions_of(kind))
-                for kind in ("unsubscribes", "bounces", "spam_reports", "invalid_emails")
-            ),
+            ("GET", "/asm/groups", lambda _: Answer(200, [_GROUP])),
+            ("GET", "/designs", lambda ask: self._page(list(self._designs.values()), ask)),
+            ("GET", "/templates", lambda ask: self._page(_without_content(self._templates), ask)),
+            ("GET", "/templates/{id}", lambda ask: Answer(200, self._templates[ask.path[0]])),
+            *(("GET", f"/suppression/{kind}", self._suppressions_of(kind)) for kind in _LISTS),
             (
                 "GET",
                 held,
@@ -290,14 +320,18 @@ class SimulatedSendGrid(Vendor):
         self._made += 1
         name = stable_uuid(7, "export", self._made)
         rows = sorted((self._contacts[who][0], who, self._contacts[who][1]) for who in people)
+        named = sorted({key for fields in self.fields.values() for key in fields})
         half = (len(rows) + 1) // 2
         for part, some in enumerate((rows[:half], rows[half:])):
-            lines = ["EMAIL,EXTERNAL_ID,CONTACT_ID,CREATED_AT,UPDATED_AT"]
-            lines += [
-                f"{email},{email[1:-13] if self.numbered else ''},{who},{_time(at)},{_time(at)}"
-                for email, who, at in some
-            ]
-            self._files[f"/exports/{name}-{part}.csv.gz"] = packed(lines)
+            text = io.StringIO(newline="")
+            write = csv.writer(text).writerow
+            write(["EMAIL", "EXTERNAL_ID", "CONTACT_ID", "CREATED_AT", "UPDATED_AT", *named])
+            for email, who, at in some:
+                number = email[1:-13]
+                own = self.fields.get(int(number), {})
+                known = number if self.numbered else ""
+                write([email, known, who, _time(at), _time(at), *(own.get(key, "") for key in named)])
+            self._files[f"/exports/{name}-{part}.csv.gz"] = packed(text.getvalue())
         self._jobs[name] = (self.clock.now() + _JOB, len(rows))
         return Answer(202, {"_metadata": {}, "id": name})
 
@@ -366,6 +400,13 @@ class SimulatedSendGrid(Vendor):
         if start + size < len(rows):
             about["next"] = f"https://api.sendgrid.com/v3/next?page_size={size}&page_token={start + size}"
         return Answer(200, {key: rows[start : start + size], "_metadata": about})
+
+
+_GROUP = {"id": 1, "name": "Weekly", "description": "", "is_default": False, "unsubscribes": 0}
+
+
+def _without_content(templates: Mapping[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    return [{**one, "versions": [{"id": it["id"]} for it in one["versions"]]} for one in templates.values()]
 
 
 def _held(name: str, batch: _Batch) -> dict[str, str]:

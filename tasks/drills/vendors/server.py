@@ -76,6 +76,8 @@ class Vendor:
         url: base URL of the API, without a version.
         token: what the API wants to see.
         calls: method and path of every request, in order.
+        queries: the same with the query.
+        interrupt: is told of every request with its query; what it returns is answered in place of the vendor.
     """
 
     messages_per_minute = 60
@@ -86,6 +88,8 @@ class Vendor:
         self.clock = clock
         self.token = token
         self.calls: list[str] = []
+        self.queries: list[str] = []
+        self.interrupt: Callable[[str], Answer | None] = lambda _: None
         self._delivered: list[Delivered] = []
         self._lock = threading.RLock()
         self._routes = [
@@ -144,7 +148,10 @@ class Vendor:
         parts = urlsplit(target)
         with self._lock:
             self.calls.append(f"{method} {parts.path}")
+            self.queries.append(f"{method} {target}")
             self.act(self.clock.now())
+            if (instead := self.interrupt(f"{method} {target}")) is not None:
+                return instead
             if not parts.path.startswith(f"{self.prefix}/"):
                 return self.file(parts.path)
             if not self.authorised(headers):
@@ -199,6 +206,6 @@ class Vendor:
         return Handle
 
 
-def packed(lines: list[str]) -> bytes:
-    """Return lines as a gzip file."""
-    return gzip.compress(("\n".join(lines) + "\n").encode(), mtime=0)
+def packed(text: str) -> bytes:
+    """Return `text` as a gzip file."""
+    return gzip.compress(text.encode(), mtime=0)
