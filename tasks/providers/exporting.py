@@ -19,6 +19,9 @@ from tasks.providers.shapes import Row, integer, mapping, rows_of
 ColumnKind = Literal["text", "integer", "boolean", "time", "json"]
 Cursor = dict[str, Any]
 
+_BACKS = 10
+"""How often a reading goes back without getting further, before it begins again."""
+
 
 @dataclass(frozen=True)
 class ExportColumn:
@@ -132,18 +135,23 @@ def overlapping_pages(api: JsonApi, path: str, key: str, size: int, **params: An
     where = f"{api.name}: GET {path}"
 
     def read(look: Look) -> Part:
-        offset = int(look.at.get("offset", 0))
+        offset, far, backs = (int(look.at.get(name, 0)) for name in ("offset", "far", "backs"))
         asked = params | {"limit": size, "offset": offset, "sort": "asc"}
         answer = mapping(api.get(path, asked), where)
         rows, total = rows_of(answer, where, key), integer(answer, "count", where)
         promised = total, max(total, int(look.at.get("most", 0)))
-        back = {"offset": max(0, offset - size), "most": promised[1]}
         if offset and not (look.seen(rows[0]) if rows else total > offset):
+            if backs == _BACKS:
+                raise RowsMoved
+            back = {"offset": max(0, offset - size), "far": far, "backs": backs + 1, "most": promised[1]}
             return Part((), back, promised)
         reached = offset + len(rows)
         # A full page says nothing of what comes after it, whatever was promised.
-        over = len(rows) < 2 if reached < total else len(rows) < size
-        return Part(rows, None if over else {"offset": reached - 1, "most": promised[1]}, promised)
+        if len(rows) < (2 if reached < total else size):
+            return Part(rows, None, promised)
+        backs = 0 if reached > far else backs
+        then = {"offset": reached - 1, "far": max(far, reached), "backs": backs, "most": promised[1]}
+        return Part(rows, then, promised)
 
     return read
 

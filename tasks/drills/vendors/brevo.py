@@ -121,7 +121,7 @@ class SimulatedBrevo(Vendor):
 
     def limited(self, method: str, path: str) -> tuple[Answer | None, dict[str, str]]:
         """Count the call against its window."""
-        if path.startswith("/v3/smtp/"):
+        if path == "/v3/smtp/blockedContacts":
             return None, {}
         name = "contacts" if path.startswith("/v3/contacts") else "general"
         window, now = self._windows[name], self.clock.now()

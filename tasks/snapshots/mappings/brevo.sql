@@ -2,13 +2,14 @@
 -- People carry the shop's customer number where they have one (ext_id), else one made from Brevo's own id. Brevo does
 -- not say who got a campaign; its events are those of transactional mail, which belong to no campaign.
 
+-- What is not clearly allowed is not, whatever type it has.
 -- canonical: subscribers from contacts, blocked_contacts
 SELECT
     canonical.person_number(coalesce(nullif(c.ext_id, ''), c.attributes ->> '$.EXT_ID'), CAST(c.id AS VARCHAR))
         AS subscriber_id,
     c.email,
     CASE
-        WHEN c."emailBlacklisted" IS DISTINCT FROM false
+        WHEN CAST(c."emailBlacklisted" AS VARCHAR) IS DISTINCT FROM 'false'
             OR lower(c.email) IN (SELECT lower(b.email) FROM {source}.blocked_contacts b) THEN 'blocklisted'
         ELSE 'enabled'
     END AS status,
@@ -45,7 +46,7 @@ SELECT
 FROM {source}.contacts c
 JOIN (
     SELECT lower(email) AS email, 'unsubscribed' AS reason, canonical.moment("modifiedAt") AS since
-    FROM {source}.contacts WHERE "emailBlacklisted" IS DISTINCT FROM false
+    FROM {source}.contacts WHERE CAST("emailBlacklisted" AS VARCHAR) IS DISTINCT FROM 'false'
     UNION ALL
     SELECT lower(email), 'unsubscribed', canonical.moment("modifiedAt")
     FROM {source}.contacts WHERE len(CAST("listUnsubscribed" AS BIGINT[])) > 0
