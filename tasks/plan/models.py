@@ -482,8 +482,15 @@ class Plan(_Part):
                 if used is not None and used not in self.sources:
                     raise ValueError(f"providers.{name}.{key} names {used!r}, which is not in sources")
         for name, source in self.sources.items():
-            if source.provider is not None and source.provider not in self.providers:
+            if source.provider is None:
+                continue
+            if source.provider not in self.providers:
                 raise ValueError(
                     f"sources.{name}.provider names {source.provider!r}, which is not in providers"
+                )
+            mapping = EXPORT_MAPPINGS.get(self.providers[source.provider].kind, "none")
+            if source.mapping not in (mapping, "none"):
+                raise ValueError(
+                    f"sources.{name}.mapping: the export of {source.provider} is mapped by {mapping!r}"
                 )
         return self

@@ -21,12 +21,11 @@ def edited(tmp_path: Path, old: str, new: str) -> Path:
     return path
 
 
-def test_the_example_loads_and_lacks_the_pinned_key_and_the_backups_that_no_source_offers_yet() -> None:
+def test_the_example_loads_and_lacks_the_pinned_key_and_a_backup_of_one_provider() -> None:
     loaded = load_plan(EXAMPLE)
     assert {finding.field: finding.missing for finding in lint(loaded.plan)} == {
         "store.public_key": "the store's public key is not pinned: a chain signed anew with another key would pass",
         "providers.sendgrid": "its data is not backed up",
-        "providers.brevo": "its data is not backed up",
         "providers.mailchimp": "its data is not backed up",
         "providers.klaviyo": "its data is not backed up",
     }
@@ -67,13 +66,22 @@ def test_the_example_shows_every_key_of_the_models() -> None:
         ("suspect_after: 1", "suspect_after: 0", "detection.suspect_after", "greater than or equal to 1"),
         ("suspect_after: 1", "suspekt_after: 1", "detection.suspekt_after", "not permitted"),
         ("kind: listmonk", "kind: pigeon", "providers.listmonk.kind", "listmonk"),
+        ("    provider: brevo ", "    provider: bravo ", "the plan", "sources.brevo_account.provider names 'bravo'"),
+        ("    provider: brevo ", "    mapping: shop\n    provider: brevo ", "the plan",
+         "the export of brevo is mapped by 'brevo'"),
+        ("    provider: brevo ", "    url_env: X\n    provider: brevo ", "sources.brevo_account",
+         "exactly one of url, url_env and provider"),
+        ("    provider: brevo ", "    limit_rate: 1MiB/s\n    provider: brevo ", "sources.brevo_account",
+         "sets its own pace"),
+        ("    provider: brevo ", "    narrow: changes\n    provider: brevo ", "sources.brevo_account",
+         "only PostgreSQL keeps a record"),
         ("source: esp", "source: nowhere", "the plan", "providers.listmonk.source names 'nowhere'"),
         ("keep_last: 7\n  keep_within_days: 0\n  keep_hourly: 0\n"
          "  keep_daily: 14                    # of each day, week, … the newest valid one\n"
          "  keep_weekly: 8\n  keep_monthly: 12",
          "keep_last: 0\n  keep_daily: 0\n  keep_weekly: 0\n  keep_monthly: 0", "retention",
          "would remove every snapshot"),
-        ("url_env: MAILSTAY_SHOP_URL", "tables: []", "sources.shop", "exactly one of url and url_env"),
+        ("url_env: MAILSTAY_SHOP_URL", "tables: []", "sources.shop", "exactly one of url, url_env"),
         ("url_env: MAILSTAY_SHOP_URL", "url: sqlite:///shop.db", "sources.shop",
          "only PostgreSQL keeps a record of its changes"),
         ("limit_rate: 50MiB/s", "limit_rate: 50 megs", "sources.shop.limit_rate", "'50 megs' is no rate"),
@@ -156,6 +164,7 @@ def test_the_digest_changes_with_the_content_and_not_with_comments(tmp_path: Pat
         ("rpo_minutes: 60\n    rto_minutes: 60", "rpo_minutes: 5\n    rto_minutes: 60", "objects.consent.rpo_minutes",
          "cannot be met by backups every 60 minutes"),
         ("    source: esp\n", "", "providers.listmonk", "its data is not backed up"),
+        ("    provider: brevo  ", "    url: sqlite:///x.db  ", "providers.brevo", "its data is not backed up"),
     ],
 )  # fmt: skip
 def test_lint_says_what_a_readable_plan_still_lacks(
@@ -205,3 +214,17 @@ def test_what_a_kind_of_provider_does_not_have_is_refused(
 ) -> None:
     with pytest.raises(PlanError, match=said):
         load_plan(edited(tmp_path, old, new))
+
+
+def test_a_source_that_exports_a_provider_is_that_providers_source_and_mapped_as_its_kind_is() -> None:
+    plan = load_plan(EXAMPLE).plan
+    assert (plan.providers["brevo"].source, plan.sources["brevo_account"].mapping) == (
+        "brevo_account",
+        "brevo",
+    )
+    assert plan.providers["listmonk"].source == "esp"
+
+
+def test_an_export_has_no_url_to_restore_into() -> None:
+    with pytest.raises(PlanError, match="the export of the provider 'brevo', not a database"):
+        load_plan(EXAMPLE).source_url("brevo_account")

@@ -313,7 +313,7 @@ def test_an_export_that_is_cut_short_is_not_taken_for_all(sendgrid) -> None:
 def test_an_export_with_fewer_people_than_it_promises_is_not_taken_for_all(sendgrid) -> None:
     from tasks.drills.vendors.server import Answer, packed
 
-    sendgrid.server.file = lambda _: Answer(200, packed(["EMAIL,CONTACT_ID", "c1@shop.example,x"]))
+    sendgrid.server.file = lambda _: Answer(200, packed("EMAIL,CONTACT_ID\nc1@shop.example,x\n"))
     with pytest.raises(ProviderGarbled, match="promised 40 contacts but exported"):
         sendgrid.provider.subscriber_ids()
 
