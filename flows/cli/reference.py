@@ -88,6 +88,21 @@ def canonical_tables() -> str:
     return "\n".join(lines)
 
 
+def export_tables() -> str:
+    """Return what each provider's export gives, as Markdown."""
+    from tasks.providers import EXPORT_TABLES, PROVIDERS
+
+    lines = []
+    for kind, tables in EXPORT_TABLES.items():
+        lines += [f"## {PROVIDERS[kind].title}", ""]
+        for table in tables:
+            key = ", ".join(f"`{name}`" for name in table.key) or "none"
+            lines += [f"### `{table.name}`", "", f"{table.about} Key: {key}.", "", "| column | type |", "|---|---|"]
+            lines += [f"| `{one.name}` | {one.kind} |" for one in table.columns]
+            lines += ["| `other` | json |", ""]
+    return "\n".join(lines).rstrip()
+
+
 def provider_tables() -> str:
     """Return what each kind of provider can do, its limits and its traps, as Markdown."""
     from flows.cli import show

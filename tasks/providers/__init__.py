@@ -5,7 +5,7 @@ unknown outcome, which the caller reads back.
 """
 
 from tasks.providers.brevo import BREVO
-from tasks.providers.connect import PROVIDERS, capabilities_of, connect_provider, open_provider
+from tasks.providers.connect import EXPORT_TABLES, PROVIDERS, capabilities_of, connect_provider, open_provider
 from tasks.providers.errors import (
     NotOffered,
     ProviderGarbled,
@@ -52,6 +52,7 @@ from tasks.providers.sendgrid import SENDGRID
 from tasks.providers.shapes import ANONYMOUS
 
 __all__ = [
+    "EXPORT_TABLES",
     "ANONYMOUS",
     "BREVO",
     "KLAVIYO",

@@ -14,8 +14,12 @@ from tasks.core import Clock, UsageError, open_clock
 from tasks.plan import LoadedPlan, secret
 from tasks.providers.batches import read_batches
 from tasks.providers.brevo import BREVO, Brevo
+from tasks.providers.exporting import ExportTable
 from tasks.providers.http import PATIENCE
 from tasks.providers.klaviyo import KLAVIYO, Klaviyo
+from tasks.providers.brevo_export import BrevoExport
+from tasks.providers.listmonk_export import ListmonkExport
+from tasks.providers.sendgrid_export import SendGridExport
 from tasks.providers.listmonk import LISTMONK, Listmonk
 from tasks.providers.mailchimp import MAILCHIMP, Mailchimp
 from tasks.providers.model import Capabilities, Provider
@@ -23,6 +27,12 @@ from tasks.providers.sendgrid import SENDGRID, SendGrid
 
 PROVIDERS = {one.kind: one for one in (LISTMONK, SENDGRID, BREVO, MAILCHIMP, KLAVIYO)}
 """What each kind of provider can do, by the name that a plan calls it."""
+EXPORT_TABLES: dict[str, Sequence[ExportTable]] = {
+    "brevo": BrevoExport.tables,
+    "listmonk": ListmonkExport.tables,
+    "sendgrid": SendGridExport.tables,
+}
+"""By kind of provider what its export gives."""
 
 
 class ProviderSettings(Protocol):
