@@ -97,7 +97,14 @@ def export_tables() -> str:
         lines += [f"## {PROVIDERS[kind].title}", ""]
         for table in tables:
             key = ", ".join(f"`{name}`" for name in table.key) or "none"
-            lines += [f"### `{table.name}`", "", f"{table.about} Key: {key}.", "", "| column | type |", "|---|---|"]
+            lines += [
+                f"### `{table.name}`",
+                "",
+                f"{table.about} Key: {key}.",
+                "",
+                "| column | type |",
+                "|---|---|",
+            ]
             lines += [f"| `{one.name}` | {one.kind} |" for one in table.columns]
             lines += ["| `other` | json |", ""]
     return "\n".join(lines).rstrip()

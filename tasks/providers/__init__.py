@@ -52,10 +52,10 @@ from tasks.providers.sendgrid import SENDGRID
 from tasks.providers.shapes import ANONYMOUS
 
 __all__ = [
-    "EXPORT_TABLES",
     "ANONYMOUS",
     "BREVO",
     "KLAVIYO",
+    "EXPORT_TABLES",
     "LISTMONK",
     "MAILCHIMP",
     "PROVIDERS",

@@ -14,6 +14,7 @@ from tasks.core import Clock, UsageError, open_clock
 from tasks.plan import LoadedPlan, secret
 from tasks.providers.batches import read_batches
 from tasks.providers.brevo import BREVO, Brevo
+from tasks.providers.brevo_export import BrevoExport
 from tasks.providers.exporting import ExportTable
 from tasks.providers.http import PATIENCE
 from tasks.providers.klaviyo import KLAVIYO, Klaviyo
@@ -22,8 +23,11 @@ from tasks.providers.listmonk_export import ListmonkExport
 from tasks.providers.sendgrid_export import SendGridExport
 from tasks.providers.listmonk import LISTMONK, Listmonk
 from tasks.providers.mailchimp import MAILCHIMP, Mailchimp
+from tasks.providers.listmonk import LISTMONK, Listmonk
+from tasks.providers.listmonk_export import ListmonkExport
 from tasks.providers.model import Capabilities, Provider
 from tasks.providers.sendgrid import SENDGRID, SendGrid
+from tasks.providers.sendgrid_export import SendGridExport
 
 PROVIDERS = {one.kind: one for one in (LISTMONK, SENDGRID, BREVO, MAILCHIMP, KLAVIYO)}
 """What each kind of provider can do, by the name that a plan calls it."""
