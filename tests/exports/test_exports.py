@@ -182,7 +182,7 @@ def test_the_export_of_listmonk_says_the_same_as_its_database(
     assert said[0] == said[1]
 
 
-def test_a_table_that_the_server_does_not_offer_is_left_out(account: Accounts) -> None:
+def test_only_the_tables_that_the_plan_asks_for_are_asked_for(account: Accounts) -> None:
     one = account("brevo", 3)
     with pytest.raises(ProvidersError, match="404"):
         one.vendor.interrupt = lambda call: (
