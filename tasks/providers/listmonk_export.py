@@ -112,4 +112,5 @@ class ListmonkExport:
 
     def _templates(self) -> Callable[[Look], Part]:
         path = "/templates"
-        return lambda _: Part(rows_of(self._api.get(path), f"{self._api.name}: GET {path}"), None)
+        asked = {"order": "asc"}  # listmonk's description has a default that its own list of values lacks
+        return lambda _: Part(rows_of(self._api.get(path, asked), f"{self._api.name}: GET {path}"), None)
