@@ -48,7 +48,6 @@ PROMISES = {
     "tests/catchup/test_histories.py": "Whatever happens in an outage, also with two responders at once and aborts: nobody is mailed twice, late or after opting out, one verdict per campaign, one outcome per person, unknown only where a reply was lost, and an abort restores the schedule exactly",
     "tests/catchup/test_listmonk_cases.py": "Where listmonk's own resume loses people, repeats or is late (six of its issues), a recovery does not",
     "tests/catchup/test_vendors.py": "At vendors that name few or nobody (SendGrid, Brevo, Mailchimp, Klaviyo) nobody is mailed twice, too late, or after opting out",
-    "tests/catchup/test_vendors.py": "At SendGrid and Brevo, which name nobody, nobody is mailed twice, too late, or after opting out",
     "tests/exports/test_exports.py": "An export that is killed, limited, lied to or changed underway is whole or fails, and loses no opt-out",
     "tests/exports/test_values.py": "Whatever people write into their contacts comes through an export and a restore as it was",
     "tests/providers/test_faults.py": "Whatever a provider answers instead of an answer, the message is clear and the journal goes on",

@@ -54,8 +54,8 @@ from tasks.providers.shapes import ANONYMOUS
 __all__ = [
     "ANONYMOUS",
     "BREVO",
-    "KLAVIYO",
     "EXPORT_TABLES",
+    "KLAVIYO",
     "LISTMONK",
     "MAILCHIMP",
     "PROVIDERS",

@@ -18,13 +18,9 @@ from tasks.providers.brevo_export import BrevoExport
 from tasks.providers.exporting import ExportTable
 from tasks.providers.http import PATIENCE
 from tasks.providers.klaviyo import KLAVIYO, Klaviyo
-from tasks.providers.brevo_export import BrevoExport
-from tasks.providers.listmonk_export import ListmonkExport
-from tasks.providers.sendgrid_export import SendGridExport
 from tasks.providers.listmonk import LISTMONK, Listmonk
+from tasks.providers.listmonk_export import ListmonkExport
 from tasks.providers.mailchimp import MAILCHIMP, Mailchimp
-from tasks.providers.listmonk import LISTMONK, Listmonk
-from tasks.providers.listmonk_export import ListmonkExport
 from tasks.providers.model import Capabilities, Provider
 from tasks.providers.sendgrid import SENDGRID, SendGrid
 from tasks.providers.sendgrid_export import SendGridExport
