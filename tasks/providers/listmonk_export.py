@@ -107,10 +107,10 @@ class ListmonkExport:
             Step("send log", "messages", log("/extensions/messages"), optional=True),
             Step("events", "events", log("/extensions/events"), optional=True),
             Step("subscribers", "subscribers", pages("/subscribers"), consent=True),
-            Step("bounces", "bounces", pages("/bounces"), consent=True),
+            Step("bounces", "bounces", pages("/bounces", order="asc"), consent=True),
         )
 
     def _templates(self) -> Callable[[Look], Part]:
         path = "/templates"
-        asked = {"order": "asc"}  # listmonk's description has a default that its own list of values lacks
+        asked = {"no_body": "false"}
         return lambda _: Part(rows_of(self._api.get(path, asked), f"{self._api.name}: GET {path}"), None)
