@@ -975,6 +975,27 @@ def recover(
 
 
 @app.command(epilog=EPILOGUE)
+def apologise(
+    incident: Annotated[str, typer.Argument(help="An incident's id, as `incidents list` prints it.")],
+    name: NameOption,
+    to: Annotated[
+        Literal["none", "fix_in_place", "affected_only", "all"],
+        typer.Option(help="Who is told; `affected_only` is the ledger's set."),
+    ],
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Decide on an apology: draft it, ask for a yes to exactly these people and words, record it. Sends nothing."""
+    with _flows(quiet=json_):
+        from flows.apologise import apologise as run
+
+        result = run(incident=incident, plan=plan, to=to, name=name)
+    show.as_json(result) if json_ else show.apology(result)
+    if result.state == "held":
+        raise typer.Exit(HELD)
+
+
+@app.command(epilog=EPILOGUE)
 def review(
     plan: PlanOption = "plan.yaml",
     incident: Annotated[str, typer.Option(help="An incident's id; the latest resolved one if absent.")] = "",

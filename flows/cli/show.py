@@ -826,9 +826,33 @@ def recovery(result: Any) -> None:
     out.print(f"{result.incident}: {result.state}", markup=False)
     if result.reason:
         out.print(f"Held: {result.reason}", markup=False)
+    counts = ["people", "expire", "later", "capped"]
+    if result.verdicts:
+        table(
+            ["campaign", "verdict", *counts, "why"],
+            [
+                [one["name"], one["verdict"].replace("_", " "),
+                 *(f"{one[key]:,}" for key in ("people", "cut", "deferred", "capped")), one["why"]]
+                for one in result.verdicts
+            ],
+            numbers=counts,
+        )  # fmt: skip
     table(["outcome", "people"], [[k, f"{n:,}"] for k, n in result.outcomes.items()], numbers=["people"])
     if result.unknown:
         out.print(f"Outcomes that nobody knows, for a decision: {result.unknown}", markup=False)
+
+
+def apology(result: Any) -> None:
+    """Print what is drafted or decided about an apology."""
+    told = "" if not result.listed else f" to {result.people:,} people"
+    out.print(f"{result.incident}: apology {result.audience}{told}: {result.state}", markup=False)
+    if result.listed:
+        out.print(f"The people (subscriber ids): {result.listed}", markup=False)
+        out.print(f"The draft: {result.text}", markup=False)
+    if result.reason:
+        out.print(f"Held: {result.reason}", markup=False)
+    else:
+        out.print("Nothing was sent: sending it is yours to do.", markup=False)
 
 
 def reviewed(result: Any) -> None:

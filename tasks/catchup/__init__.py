@@ -4,6 +4,7 @@ The promise: at most one mail per person and campaign, nobody who opted out, not
 nobody silently forgotten: an outcome that cannot be known is listed as `unknown` for a person to decide.
 """
 
+from tasks.catchup.apology import Apology, Audience, affected, apology_audience
 from tasks.catchup.consent import Blind, ConsentFeed, ConsentRequest, Gate, consent_gate, latest_wish
 from tasks.catchup.desk import (
     BACK,
@@ -37,9 +38,21 @@ from tasks.catchup.ledger import (
     read_frozen,
     write_frozen,
 )
-from tasks.catchup.ramp import NextStep, RampLimits, StepResult, engaged_first, limit_passed, next_step
+from tasks.catchup.mailbox import MAILBOX_PROVIDERS, OTHER, mailbox_providers
+from tasks.catchup.ramp import (
+    Lane,
+    NextStep,
+    RampLimits,
+    StepResult,
+    course,
+    engaged_first,
+    limit_passed,
+    next_step,
+    pick,
+)
 from tasks.catchup.restoration import stuck
 from tasks.catchup.telling import data_loss, news_of
+from tasks.catchup.traffic import TRAFFIC, Cap, Split, hourly, over_cap, split_by_cap, traffic_table
 from tasks.catchup.verdicts import (
     Decision,
     Held,
@@ -58,9 +71,15 @@ __all__ = [
     "EVIDENCE",
     "LEASE",
     "LEDGER",
+    "MAILBOX_PROVIDERS",
+    "OTHER",
     "OUTCOMES",
     "OVER",
+    "TRAFFIC",
+    "Apology",
+    "Audience",
     "Blind",
+    "Cap",
     "CatchupError",
     "Change",
     "ConsentFeed",
@@ -69,20 +88,25 @@ __all__ = [
     "Desk",
     "Gate",
     "Held",
+    "Lane",
     "Ledger",
     "NextStep",
     "Outcome",
     "OutcomeUnknown",
     "RampLimits",
     "Reason",
+    "Split",
     "StepResult",
     "Stopped",
     "Verdict",
     "Witnesses",
+    "affected",
+    "apology_audience",
     "approved",
     "build_ledger",
     "capacity",
     "consent_gate",
+    "course",
     "data_loss",
     "decide",
     "decide_all",
@@ -91,22 +115,28 @@ __all__ = [
     "evidence_of_events",
     "evidence_of_log",
     "evidence_table",
+    "hourly",
     "latest_useful_at",
     "latest_wish",
     "limit_passed",
     "log_has_holes",
     "log_lines",
+    "mailbox_providers",
     "make",
     "news_of",
     "next_step",
     "number_in",
+    "over_cap",
     "parse",
     "people_table",
+    "pick",
     "read_frozen",
     "schedule_of",
     "settle_stops",
+    "split_by_cap",
     "standing_stops",
     "stuck",
+    "traffic_table",
     "undo_key",
     "write_frozen",
 ]

@@ -20,6 +20,7 @@ from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import Change, Evidence, make
 from tasks.catchup.ledger import log_lines
 from tasks.catchup.ramp import RampLimits
+from tasks.catchup.traffic import Cap
 from tasks.core import Clock
 from tasks.incidents import Action, Incident, Journal, Lease
 from tasks.plan import LatenessRule, LoadedPlan, ProviderPlan
@@ -112,6 +113,13 @@ class Desk:
         return RampLimits(
             ramp.canary, ramp.factor, ramp.max_step, ramp.max_bounce_rate, ramp.max_complaint_rate
         )
+
+    def cap(self, kind: str) -> Cap | None:
+        """Return the plan's frequency cap as far as it concerns campaigns of `kind`."""
+        cap = self.plan.plan.frequency_cap
+        if cap is None or kind in cap.exempt:
+            return None
+        return Cap(cap.messages, timedelta(hours=cap.per_hours), tuple(cap.exempt))
 
     def rule(self, kind: str) -> LatenessRule | None:
         """Return the plan's lateness rule for campaigns of `kind`."""

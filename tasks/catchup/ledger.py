@@ -201,6 +201,7 @@ def build_ledger(
     log_trusted: bool = True,
     doubt: str = "the sender lost part of its log",
     unreachable: People = (),
+    capped: People = (),
 ) -> Ledger:
     """Write the ledger of campaign `campaign_id` into the file `into` and return it.
 
@@ -221,6 +222,7 @@ def build_ledger(
             people are `unknown`.
         doubt: why it does not, for the reason of those people.
         unreachable: people of the audience whom the provider does not know any more.
+        capped: people to whom it was not sent, for they would have got more than the plan's frequency cap.
     """
     outcome, reason = ended or (None, None)
     values = {
@@ -232,22 +234,28 @@ def build_ledger(
         **_PACKED,
     }
     into.parent.mkdir(parents=True, exist_ok=True)
-    with _database(into.parent).cursor() as con:
+    with open_cursor(into.parent) as con:
         for name, people in (
             ("people", audience),
             ("suppressed", suppressed),
             ("still_to_come", still_to_come),
             ("unreachable", unreachable),
+            ("capped", capped),
         ):
-            _register(con, name, people)
+            register(con, name, people)
         signs: list[str] = []
         for number, one in enumerate([EVIDENCE.empty_table(), *evidence]):
             signs.append(f"FROM sign_{number}")
-            _register(con, f"sign_{number}", one)
+            register(con, f"sign_{number}", one)
         con.execute(f"CREATE TEMP VIEW signs AS {' UNION ALL '.join(signs)}")
         reader = con.sql(_UNITE, params=values).to_arrow_reader(_BATCH)
         digest = _write((batch.cast(LEDGER) for batch in reader), LEDGER, into)
     return Ledger(campaign_id, into, digest)
+
+
+def open_cursor(folder: Path) -> duckdb.DuckDBPyConnection:
+    """Return a cursor of a DuckDB that holds `MEMORY` and spills the rest into `folder`; its views are its own."""
+    return _database(folder).cursor()
 
 
 @lru_cache(maxsize=1)
@@ -259,7 +267,8 @@ def _database(folder: Path) -> duckdb.DuckDBPyConnection:
     return con
 
 
-def _register(con: duckdb.DuckDBPyConnection, name: str, rows: People | pa.Table) -> None:
+def register(con: duckdb.DuckDBPyConnection, name: str, rows: People | pa.Table) -> None:
+    """Let the cursor `con` know `rows` (a table, people, or a Parquet file) as the view `name`."""
     if isinstance(rows, Path):
         file = str(rows).replace("'", "''")
         con.execute(f"CREATE TEMP VIEW {name} AS FROM read_parquet('{file}')")
@@ -295,6 +304,7 @@ WITH keyed AS (
     SELECT subscriber_id, sign, CASE WHEN sign > 0 THEN $witnesses[(sign % 8)::INT + 1] END AS witness, CASE
         WHEN sign > 0 THEN $outcomes[(sign // $proof)::INT]
         WHEN subscriber_id IN (SELECT subscriber_id FROM suppressed) THEN 'suppressed'
+        WHEN subscriber_id IN (SELECT subscriber_id FROM capped) THEN 'dropped'
         WHEN $ended::VARCHAR IS NOT NULL AND subscriber_id NOT IN (SELECT subscriber_id FROM still_to_come) THEN $ended
         WHEN subscriber_id IN (SELECT subscriber_id FROM unreachable) THEN 'dropped'
         WHEN NOT $trusted THEN 'unknown'
@@ -310,6 +320,7 @@ SELECT
     CASE WHEN sign > 0 THEN make_timestamptz(($times - 1 - sign // $time % $times)::BIGINT) END AS attempted_at,
     witness,
     CASE
+        WHEN outcome = 'dropped' AND subscriber_id IN (SELECT subscriber_id FROM capped) THEN 'frequency cap'
         WHEN sign = 0 THEN CASE outcome
             WHEN 'suppressed' THEN 'must not be mailed'
             WHEN 'unknown' THEN $doubt

@@ -26,8 +26,10 @@ from tasks.catchup.desk import (
     standing_stops,
 )
 from tasks.catchup.ledger import OUTCOMES, Outcome, write_frozen
+from tasks.catchup.ramp import Course
 from tasks.catchup.restoration import Restoration, measure, stuck
 from tasks.catchup.stepping import Stepping
+from tasks.catchup.traffic import traffic_table
 from tasks.catchup.verdicts import Decision, Held, approved, decide, decide_all, latest_useful_at
 from tasks.catchup.witnesses import Witnesses
 from tasks.core import crash_point, plural
@@ -52,6 +54,8 @@ class Question:
     Attributes:
         kind: what must be agreed to; empty where nothing is left to choose.
         undoable: whether it can be taken back.
+        deferred: people who are mailed later, for they would get more than the frequency cap now.
+        capped: people who are not mailed at all for that.
     """
 
     campaign_id: int
@@ -63,6 +67,8 @@ class Question:
     cut: int
     kind: str
     undoable: bool
+    deferred: int = 0
+    capped: int = 0
 
 
 @dataclass(frozen=True)
@@ -268,13 +274,13 @@ class Recovery:
         """Return the verdict on each held campaign, the most urgent first, and what must be agreed to for it."""
         campaigns = {one.id: one for one in held}
         decisions = decide_all(
-            [self._as_decided(one) for one in campaigns.values()],
+            self._all_as_decided(campaigns.values()),
             now=self.desk.clock.now(),
             messages_per_minute=self.desk.settings.messages_per_minute,
             rules={str(kind): rule for kind, rule in self.desk.plan.plan.lateness.items()},
             quiet=self.desk.plan.plan.quiet_hours,
             ramp=self.desk.limits,
-            done=self.stepping.results(),
+            lanes=self.stepping.lanes(),
         )
         self._note_cost(decisions, campaigns)
         questions = []
@@ -294,6 +300,8 @@ class Recovery:
                     cut=one.cut,
                     kind=kind,
                     undoable=undoable,
+                    deferred=one.deferred,
+                    capped=one.capped,
                 )
             )
             self.witnesses.note_ledger(
@@ -303,38 +311,64 @@ class Recovery:
                     "reason": one.reason,
                     "why": one.why,
                     "latest_useful_at": iso(one.deadline),
+                    "deferred": one.deferred,
+                    "capped": one.capped,
                 },
             )
         return questions
 
     def _note_cost(self, decisions: Iterable[Decision], campaigns: Mapping[int, HeldCampaign]) -> None:
-        """Write down what the ramp costs, for whoever is asked: how long it takes, and who expires meanwhile."""
-        ramped = [one for one in decisions if one.course is not None]
-        if not ramped:
+        """Write down what the ramp costs, for whoever is asked: hours per mailbox provider, who expires meanwhile."""
+        courses = [one.course for one in decisions if one.course is not None]
+        if not courses:
             return
-        steps = sum(one.course.steps for one in ramped if one.course)
-        hours = sum(one.course.minutes for one in ramped if one.course) / 60
+        hours = sum(one.minutes for one in courses) / 60
+        lanes = [
+            _lane_cost(name, courses) for name in sorted({name for one in courses for name in one.lanes})
+        ]
         expiring = [
             f"{campaigns[one.campaign_id].name} ({plural(one.cut, 'person', 'people')})"
             for one in decisions
             if one.cut
         ]
-        late = (
-            f"; expires before its turn: {', '.join(expiring)}"
-            if expiring
-            else "; nothing expires on the way"
-        )
-        text = f"the ramp takes {hours:,.1f} hours in {plural(steps, 'step')}{late}"
+        late = f"expires before its turn: {', '.join(expiring)}" if expiring else "nothing expires on the way"
+        steps = plural(sum(one.steps for one in courses), "step")
+        known = "" if self.witnesses.daily() else "; no snapshot tells what is usual in a day"
+        text = f"the ramp takes {hours:,.1f} hours in {steps}; {'; '.join(lanes)}; {late}{known}"
         self.desk.journal.note(self.desk.incident.id, "ramp", text, token=self.desk.token)
 
-    def _as_decided(self, held: HeldCampaign) -> Held:
-        remaining = 0 if self._settled(held) else held.people or len(self.stepping.remaining(held))
+    def _all_as_decided(self, held: Iterable[HeldCampaign]) -> list[Held]:
+        """Return the campaigns as they are decided on; what is more urgent counts as sent to the frequency cap."""
+        now = self.desk.clock.now()
+        far = datetime.max.replace(tzinfo=now.tzinfo)
+        found: list[Held] = []
+        also: list[pa.Table] = []
+        for one in sorted(held, key=lambda one: (self._deadline(one) or far, one.id)):
+            found.append(self._as_decided(one, also))
+            if self.desk.cap(one.kind) is not None and not self._settled(one) and not one.people:
+                also.append(traffic_table(one.id, self.stepping.remaining(one), now))
+        return found
+
+    def _deadline(self, held: HeldCampaign) -> datetime | None:
+        rule = self.desk.rule(held.kind)
+        if held.latest_useful_at is None and held.planned_at is not None and rule is not None:
+            return held.planned_at + rule.useful_for
+        return held.latest_useful_at
+
+    def _as_decided(self, held: HeldCampaign, also: Iterable[pa.Table] = ()) -> Held:
+        nobody = pa.array([], pa.int64())
+        people = nobody if held.people or self._settled(held) else self.stepping.remaining(held)
+        split = self.stepping.split(held, people, self.desk.clock.now(), self._deadline(held), also)
         return Held(
             campaign_id=held.id,
             kind=held.kind,
             planned_at=held.planned_at,
             latest_useful_at=held.latest_useful_at,
-            remaining=remaining,
+            remaining=0 if self._settled(held) else held.people or len(people),
+            lanes=self.witnesses.by_lane(split.now),
+            deferred=len(split.later),
+            deferred_until=split.later_at,
+            capped=len(split.never),
             untouched=held.untouched and not self.stepping.steps(held.id),
             paused_by_others=held.paused_by_others,
             goes_on=held.of == "feed",
@@ -368,7 +402,7 @@ class Recovery:
         quiet = desk.plan.plan.quiet_hours
         decision = decide(
             subject, now=now, messages_per_minute=speed, rule=rule, quiet=quiet, ramp=desk.limits,
-            done=self.stepping.results(),
+            lanes=self.stepping.lanes(),
         )  # fmt: skip
         if decision.verdict == "needs_approval":
             if "drop_anyway" in agreed:
@@ -392,6 +426,8 @@ class Recovery:
                 return self._outcomes(held, "nothing_left", decision.why)
             return self._outcomes(held, "scheduled", "the provider starts it at its new time")
         if decision.verdict == "drop" and not unfinished:
+            if decision.reason == "frequency_cap":
+                self.witnesses.drop_capped(held.id, self.stepping.remaining(held))
             outcome: Outcome = "expired" if decision.reason == "too_late" else "dropped"
             return self._close(held, outcome, decision.why)
         if held.of != "campaign":
@@ -404,21 +440,45 @@ class Recovery:
         if decision.verdict == "reschedule" and decision.start_at is not None:
             return self._later(held, decision.start_at, deadline, decision.to_send, decision.why)
         ended = self.stepping.catch_up(held, deadline)
-        if ended == "quiet_hours" and quiet is not None:
+        if ended.reason == "held_back":
+            return self._outcomes(held, "held", ended.why)
+        if ended.reason == "quiet_hours" and quiet is not None:
             at = desk.clock.now()
             woken = quiet.over(at) or quiet.over(quiet.next(at)) or at
             return self._later(held, woken, deadline, subject.remaining, "quiet hours until it is sent")
-        if ended == "no_time":
+        if ended.reason == "no_time":
             return self._close(held, "expired", "no time was left before latest_useful_at")
-        return self._outcomes(held, "caught_up", decision.why)
+        return self._keep_to_the_cap(held, deadline, decision.why)
+
+    def _keep_to_the_cap(self, held: HeldCampaign, deadline: datetime | None, why: str) -> Outcomes:
+        """Have the provider mail later who is over the frequency cap now; drop who is until it is too late."""
+        desk = self.desk
+        split = self.stepping.split(held, self.stepping.remaining(held), desk.clock.now(), deadline)
+        if split.later_at is not None:
+            quiet = desk.plan.plan.quiet_hours
+            start = (quiet.over(split.later_at) if quiet else None) or split.later_at
+            return self._later(held, start, deadline, len(split.later), why)
+        if len(split.never):
+            self.witnesses.drop_capped(held.id, split.never)
+        scheduled = bool(self.witnesses.committed(held.id))
+        return self._outcomes(held, "scheduled" if scheduled else "caught_up", why)
 
     def _later(
         self, held: HeldCampaign, start_at: datetime, deadline: datetime | None, most: int, why: str
     ) -> Outcomes:
         """Have the provider mail up to `most` of the remaining people at `start_at`; the others expire."""
-        if not self.stepping.schedule(held, start_at, deadline, most):
+        is_set = self.stepping.schedule(held, start_at, deadline, most)
+        rest = self.stepping.split(held, self.stepping.remaining(held), start_at, deadline)
+        if len(rest.never):
+            self.witnesses.drop_capped(held.id, rest.never)
+        if len(rest.now) and (waits := self.stepping.hold_back_at(held, rest.now, start_at, deadline)):
+            return self._outcomes(held, "held", waits)
+        if not is_set:
             return self._outcomes(held, "held", "its time passed before it was set: run recover again")
-        if len(self.stepping.remaining(held)):
+        if rest.later_at is not None:
+            waits = f"over the frequency cap until {rest.later_at:%Y-%m-%d %H:%M UTC}: run recover again then"
+            return self._outcomes(held, "held", waits)
+        if len(rest.now):
             self.desk.keep(
                 f"closed/{held.id}", {"outcome": "expired", "reason": "it did not fit before the deadline"}
             )
@@ -583,13 +643,23 @@ class Recovery:
 
 def _agreement(decision: Decision) -> tuple[str, bool]:
     """Return what must be agreed to for a decision, and whether it can be undone; empty: there is no choice."""
-    if decision.verdict == "send":
+    if decision.verdict == "send" or (decision.verdict, decision.reason) == ("reschedule", "frequency_cap"):
         return "catch_up", False
     if decision.verdict == "reschedule":
         return "reschedule", True
     if decision.verdict == "needs_approval":
         return "send_anyway", False
-    return ("drop", False) if decision.reason == "rule_drops" else ("", False)
+    return ("drop", False) if decision.reason in ("rule_drops", "frequency_cap") else ("", False)
+
+
+def _lane_cost(name: str, courses: Iterable[Course]) -> str:
+    """Return what the ramp costs at one mailbox provider, in words."""
+    there = [one.lanes[name] for one in courses if name in one.lanes]
+    people, steps = sum(one.people for one in there), sum(one.steps for one in there)
+    held = sum(one.held for one in there)
+    hours = sum(one.minutes for one in there) / 60
+    text = f"{name}: {plural(people, 'person', 'people')} in {plural(steps, 'step')} and {hours:,.1f} hours"
+    return f"{text}, {held:,} held back" if held else text
 
 
 def totals(outcomes: Iterable[Outcomes]) -> dict[str, int]:

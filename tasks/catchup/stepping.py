@@ -6,7 +6,10 @@ whoever comes after a kill finds what is there, by name and by state, and goes o
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import Literal
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -14,17 +17,33 @@ import pyarrow.compute as pc
 from tasks.catchup.desk import OVER, TICK_SECONDS, Desk, HeldCampaign, Stopped, iso, number_in
 from tasks.catchup.journaled import Evidence
 from tasks.catchup.ledger import people_table, write_frozen
-from tasks.catchup.ramp import StepResult, engaged_first, limit_passed, next_step
+from tasks.catchup.mailbox import OTHER
+from tasks.catchup.ramp import DAY, Lane, StepResult, at_once, engaged_first, limit_passed, next_step, pick
 from tasks.catchup.steplist import STEP_KIND, Step, steps_of
+from tasks.catchup.traffic import Split, hourly, split_by_cap
 from tasks.catchup.verdicts import USABLE_SHARE, capacity
 from tasks.catchup.witnesses import Witnesses, read_people, without
-from tasks.core import crash_point, digest_of
+from tasks.core import crash_point, digest_of, plural
 
 GO_ON = "go_on"
-"""What is asked when a limit of the ramp was passed: a yes clears the steps so far from the limit."""
+"""What is asked when a mailbox provider passed a limit of the ramp: a yes clears its steps so far from the limit."""
 
 GUARD = timedelta(minutes=1)
 """A catch-up campaign that still runs this long before its deadline is cancelled."""
+
+
+@dataclass(frozen=True)
+class Ended:
+    """How a catch-up ended.
+
+    Attributes:
+        reason: `finished`: nobody is left who may be mailed now; `no_time` before the deadline; `quiet_hours` begin;
+            `held_back`: mailbox providers with people left stopped, or have had what a day may bring.
+        why: the last in words.
+    """
+
+    reason: Literal["finished", "no_time", "quiet_hours", "held_back"]
+    why: str = ""
 
 
 class Stepping:
@@ -47,10 +66,29 @@ class Stepping:
         engagement = self.witnesses.engagement(number for number in others if number != held.id)
         return engaged_first(without(ledger.people("not_attempted"), blocked), engagement)
 
+    def split(
+        self,
+        held: HeldCampaign,
+        people: pa.Array,
+        at: datetime,
+        deadline: datetime | None,
+        also: Iterable[pa.Table] = (),
+    ) -> Split:
+        """Return whom of `people` the frequency cap lets through at `at`; `also` is due to be sent before it."""
+        desk, cap = self.desk, self.desk.cap(held.kind)
+        if cap is None or not len(people):
+            return Split(people, people[:0], None, people[:0])
+        got = self.witnesses.got(at - cap.per, exempt=cap.exempt, due_until=at + 3 * cap.per)
+        return split_by_cap(
+            people, [*got, *also], cap, at=at, until=None if deadline is None else deadline - GUARD,
+            per_minute=desk.speed() * USABLE_SHARE, folder=desk.folder,
+        )  # fmt: skip
+
     def schedule(self, held: HeldCampaign, start_at: datetime, deadline: datetime | None, most: int) -> bool:
         """Have the provider mail up to `most` of the remaining people at `start_at`; return whether that is set.
 
-        A step of an earlier run whose time has passed meanwhile is given up; its people go into a new one.
+        No mailbox provider gets more than a day may bring, and nobody more than the frequency cap. A step of an earlier
+        run whose time has passed meanwhile is given up; its people go into a new one.
         """
         unfinished = next((one for one in self.steps(held.id) if not one.done), None)
         if unfinished is not None:
@@ -60,48 +98,106 @@ class Stepping:
         start_at = self.desk.provider.capabilities.next_slot(start_at)
         if deadline is not None:
             most = min(most, capacity(start_at, deadline - GUARD, self.desk.speed()))
-        if len(people := self.remaining(held)[:most]):
+        people = self.split(held, self.remaining(held), start_at, deadline).now
+        names = self.witnesses.lanes_of(people)
+        sizes = at_once(self.desk.limits, self.lanes(), self.witnesses.by_lane(people), start_at)
+        if len(people := people.take(pick(names, sizes, max(0, most)))):
             self._run(held, self._write_down(held, people, deadline, start_at))
         return bool(self.witnesses.committed(held.id))
 
-    def catch_up(self, held: HeldCampaign, deadline: datetime | None) -> str:
-        """Mail the remaining people in growing steps; return why it ended: `finished`, `no_time` or `quiet_hours`.
+    def catch_up(self, held: HeldCampaign, deadline: datetime | None) -> Ended:
+        """Mail the remaining people in growing steps, of each mailbox provider what it allows; return how it ended.
 
         Raises:
-            Stopped: a limit of the ramp was passed, the sender stalled, or somebody paused a step.
+            Stopped: the sender stalled, or somebody paused a step.
         """
         while True:
             unfinished = next((one for one in self.steps(held.id) if not one.done), None)
             if unfinished is not None:
                 self._run(held, unfinished)
                 continue
-            people = self.remaining(held)
             now, quiet = self.desk.clock.now(), self.desk.plan.plan.quiet_hours
+            people = self.split(held, self.remaining(held), now, deadline).now
+            if not len(people):
+                return Ended("finished")
             if quiet is not None and quiet.over(now):
-                return "quiet_hours" if len(people) else "finished"
+                return Ended("quiet_hours")
             ends = [*([deadline] if deadline else []), *([quiet.next(now)] if quiet else [])]
             until = min(ends, default=None)
+            names = self.witnesses.lanes_of(people)
             decided = next_step(
                 self.desk.limits,
-                self.results(),
-                remaining=len(people),
+                self.lanes(),
+                remaining=self.witnesses.by_lane(people),
                 now=now,
                 deadline=None if until is None else until - GUARD,
                 messages_per_minute=self.desk.speed(),
             )
-            if decided.stopped:
-                number = self._ask_to_go_on(decided.reason)
-                raise Stopped(
-                    f"The ramp stopped: {decided.reason}",
-                    where=f"{self.desk.incident.id}: campaign {held.id}, {len(people):,} people left",
-                    fix=f"find out why before more is sent; then approve {number} (`mailstay incidents approve`) to go"
-                    " on from a canary, or raise ramp.max_bounce_rate or ramp.max_complaint_rate in the plan, and run"
-                    " recover again",
-                )
-            if not decided.size:
-                waits = "no_time" if until == deadline else "quiet_hours"
-                return waits if decided.no_time else "finished"
-            self._write_down(held, people[: decided.size], until, None)
+            if decided.size:
+                chosen = people.take(pick(names, decided.sizes, decided.size))
+                self._write_down(held, chosen, until, None)
+            elif decided.no_time:
+                return Ended("no_time" if until == deadline else "quiet_hours")
+            elif why := self.hold_back(held, people, decided.stopped, decided.waits, deadline):
+                return Ended("held_back", why)
+            else:
+                return Ended("no_time")
+
+    def hold_back_at(
+        self, held: HeldCampaign, people: pa.Array, at: datetime, deadline: datetime | None
+    ) -> str:
+        """Return why `people` are not mailed at `at` though there is time, and list them; empty: there is none."""
+        lanes, limits = self.lanes(), self.desk.limits
+        names = {name: lanes[name] for name in self.witnesses.by_lane(people)}
+        stopped = {name: why for name, lane in names.items() if (why := limit_passed(limits, lane.done))}
+        waits = {
+            name: lane.room_again(limits, at)
+            for name, lane in names.items()
+            if name not in stopped and lane.room(limits, at) == 0
+        }
+        return self.hold_back(held, people, stopped, waits, deadline)
+
+    def hold_back(
+        self,
+        held: HeldCampaign,
+        people: pa.Array,
+        stopped: Mapping[str, str],
+        waits: Mapping[str, datetime],
+        deadline: datetime | None,
+    ) -> str:
+        """List whom the ramp holds back, ask whether a stopped mailbox provider goes on, and return why; empty: nobody.
+
+        Whoever would wait past the deadline is not held back.
+        """
+        names = self.witnesses.lanes_of(people)
+        whys = {
+            name: f"the ramp stopped at {name}: {reason}; to go on from a canary approve"
+            f" {self._ask_to_go_on(name, reason)} (`mailstay incidents approve`), or raise ramp.max_bounce_rate or"
+            " ramp.max_complaint_rate in the plan"
+            for name, reason in stopped.items()
+        } | {
+            name: f"{name} has had what a day may bring: run recover again after {again:%Y-%m-%d %H:%M UTC}"
+            for name, again in waits.items()
+            if deadline is None or again < deadline - GUARD
+        }
+        waiting = pc.is_in(names, value_set=pa.array(list(whys), pa.string()))
+        listed = pa.table(
+            {
+                "campaign_id": pa.repeat(pa.scalar(held.id), pc.sum(waiting).as_py() or 0),
+                "subscriber_id": people.filter(waiting),
+                "mailbox_provider": names.filter(waiting),
+            }
+        )
+        if not listed.num_rows:
+            return ""
+        path = self.desk.folder / f"ramp-held-{held.id}.parquet"
+        write_frozen(listed, path)
+        self.desk.keep(
+            f"ramp-held/{held.id}", {"path": str(path), "people": listed.num_rows, "why": list(whys.values())}
+        )
+        return (
+            f"{'; '.join(whys.values())} ({plural(listed.num_rows, 'person waits', 'people wait')}: {path})"
+        )
 
     def _write_down(
         self, held: HeldCampaign, people: pa.Array, deadline: datetime | None, start_at: datetime | None
@@ -138,7 +234,8 @@ class Stepping:
     def _run(self, held: HeldCampaign, step: Step) -> None:
         """Bring a step to its end from wherever an earlier run left it."""
         desk = self.desk
-        people = frozenset(read_people(desk, step.file, step.digest).to_pylist())
+        listed = read_people(desk, step.file, step.digest)
+        people = frozenset(listed.to_pylist())
         list_id = self._list(held, step)
         self._fill(step, list_id, people)
         begun = desk.actions("delete_list", f"{step.key}:abandon")
@@ -155,15 +252,20 @@ class Stepping:
             self._withhold(held, step, list_id, people)
         self._start(step, campaign_id)
         if step.start_at is None:
-            self._watch(step, campaign_id)
+            self._watch(step, campaign_id, listed)
             desk.until_quiet([campaign_id])
         stopped = desk.actions("cancel", f"{step.key}:stop")
         desk.settle(stopped, "done", {"status": desk.provider.campaign(campaign_id).status})
-        log = desk.send_log(campaign_id)
-        counted = desk.provider.campaign(campaign_id).sent
-        sent = counted if log is None else (pc.sum(pc.equal(log["outcome"], "accepted")).as_py() or 0)
+        sent = self.witnesses.sent_by_lane(campaign_id, listed)
         self._complete(
-            step, {"campaign_id": campaign_id, "list_id": list_id, "people": len(people), "sent": sent}
+            step,
+            {
+                "campaign_id": campaign_id,
+                "list_id": list_id,
+                "people": len(people),
+                "sent": sum(sent.values()),
+                "lanes": sent,
+            },
         )
 
     def _complete(self, step: Step, result: dict[str, object]) -> None:
@@ -337,7 +439,7 @@ class Stepping:
             undo={"action": "unschedule" if later else "pause"},
         )
 
-    def _watch(self, step: Step, campaign_id: int) -> None:
+    def _watch(self, step: Step, campaign_id: int, people: pa.Array) -> None:
         """Look at a running step until it is over; cancel it when it would be late, does harm, or does not move."""
         desk = self.desk
         patience = timedelta(minutes=max(1, desk.plan.plan.detection.stalled_minutes))
@@ -353,7 +455,7 @@ class Stepping:
             if now.sent != last_sent:
                 last_sent, moved_at = now.sent, at
             self.witnesses.pass_on_new_opt_outs()
-            harm = limit_passed(desk.limits, [self.witnesses.harm(campaign_id, now.sent)])
+            harm = self._harm(campaign_id, people)
             stalled = at - moved_at > patience
             urgent = harm or (step.deadline is not None and at >= step.deadline - GUARD)
             if stalled and now.sent and not self._can_stop():
@@ -375,6 +477,18 @@ class Stepping:
                 wait = min(wait, max(1.0, (step.deadline - GUARD - at).total_seconds()))
             desk.keep_lease()
             desk.clock.sleep(wait)
+
+    def _harm(self, campaign_id: int, people: pa.Array) -> str:
+        """Return at which mailbox provider a running step went past a limit, and which; empty if at none."""
+        as_if_done = self.witnesses.harm(campaign_id, self.witnesses.by_lane(people))
+        if not any(one.harmed for one in as_if_done.values()):
+            return ""  # spares the look into the log
+        for name, one in self.witnesses.harm(
+            campaign_id, self.witnesses.sent_by_lane(campaign_id, people)
+        ).items():
+            if passed := limit_passed(self.desk.limits, [one]):
+                return f"{name}: {passed}"
+        return ""
 
     def _can_stop(self) -> bool:
         capabilities = self.desk.provider.capabilities
@@ -402,35 +516,55 @@ class Stepping:
             token=self.desk.token,
         )
 
-    def results(self) -> list[StepResult]:
-        """Return what became of the steps of this recovery, read anew: bounces and complaints come late.
+    def lanes(self) -> dict[str, Lane]:
+        """Return what each mailbox provider has taken of this recovery, read anew: bounces and complaints come late.
 
-        Those that a person has looked at and gone on after do not count any more: the ramp begins again after them.
+        Steps that a person has looked at and gone on after do not count any more: the ramp begins again after them.
         """
+        daily, now = self.witnesses.daily(), self.desk.clock.now()
+        known = self.witnesses.everybody()
+        volume = {}
+        if daily is not None:
+            volume = hourly(self.witnesses.got(now - DAY), known, since=now - DAY, folder=self.desk.folder)
+        done = self._results()
+        names = {OTHER, *known["lane"].unique().to_pylist(), *done, *(daily or ()), *volume}
+        return {
+            name: Lane(
+                tuple(done.get(name, ())),
+                None if daily is None else daily.get(name, 0),
+                volume.get(name, ()),
+            )
+            for name in sorted(names)
+        }
+
+    def _results(self) -> dict[str, list[StepResult]]:
+        found: dict[str, list[StepResult]] = {}
         cleared = self._cleared()
-        return [
-            self.witnesses.harm(int(step.action.result["campaign_id"]), int(step.action.result["sent"]))
-            for step in self.steps()
-            if step.done and step.action.id > cleared and int(step.action.result.get("sent", 0)) > 0
-        ]
+        for step in self.steps():
+            if not step.done or not int(step.action.result.get("sent", 0)):
+                continue
+            for name, one in self.witnesses.harm(
+                int(step.action.result["campaign_id"]), _sent_by_lane(step)
+            ).items():
+                if step.action.id > cleared.get(name, 0):
+                    found.setdefault(name, []).append(one)
+        return found
 
-    def _cleared(self) -> int:
-        """Return the id of the last step after which a person said to go on although a limit was passed; 0 without."""
-        return max(
-            (
-                number_in(str(action["target"])) or 0
-                for approval in self.desk.journal.approvals(self.desk.incident.id)
-                for action in approval.actions
-                if approval.status == "approved" and action["kind"] == GO_ON
-            ),
-            default=0,
-        )
+    def _cleared(self) -> dict[str, int]:
+        """Return per mailbox provider the id of the last step after which a person said to go on; none without."""
+        found: dict[str, int] = {}
+        for approval in self.desk.journal.approvals(self.desk.incident.id):
+            for action in approval.actions if approval.status == "approved" else ():
+                if action["kind"] == GO_ON:
+                    name = str(action["target"]).split("/")[1]
+                    found[name] = max(found.get(name, 0), number_in(str(action["target"])) or 0)
+        return found
 
-    def _ask_to_go_on(self, reason: str) -> int:
-        """Ask a person whether to go on although a limit was passed; return the number of the approval."""
+    def _ask_to_go_on(self, name: str, reason: str) -> int:
+        """Ask a person whether a mailbox provider goes on although a limit was passed; return the approval's number."""
         journal, incident = self.desk.journal, self.desk.incident.id
-        last = max(step.action.id for step in self.steps())
-        actions = [{"kind": GO_ON, "target": f"ramp/after-step-{last}", "undoable": False}]
+        last = max(step.action.id for step in self.steps() if name in _sent_by_lane(step))
+        actions = [{"kind": GO_ON, "target": f"ramp/{name}/after-step-{last}", "undoable": False}]
         journal.expire_approvals()
         # The same question, though its figures have grown: bounces come late.
         for known in journal.approvals(incident):
@@ -439,8 +573,14 @@ class Stepping:
         waits = timedelta(days=1, minutes=self.desk.plan.plan.approval.wait_minutes)
         asked = journal.request_approval(
             incident,
-            subject=f"recover: go on although {reason}?",
+            subject=f"recover: go on at {name} although {reason}?",
             actions=actions,
             expires_at=self.desk.clock.now() + waits,
         )
         return asked.id
+
+
+def _sent_by_lane(step: Step) -> dict[str, int]:
+    """Return what each mailbox provider had taken of an ended step."""
+    result = step.action.result or {}
+    return dict(result.get("lanes") or {OTHER: int(result.get("sent", 0))})

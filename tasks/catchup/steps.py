@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from types import TracebackType
 from typing import Literal, Self
@@ -18,6 +18,7 @@ from prefect.artifacts import create_markdown_artifact
 from prefect.cache_policies import NO_CACHE
 
 from tasks.catchup.agreement import agree
+from tasks.catchup.apology import Apologising, Apology, Audience
 from tasks.catchup.desk import LEASE, Desk, HeldCampaign, Stopped
 from tasks.catchup.errors import CatchupError
 from tasks.catchup.journaled import OutcomeUnknown
@@ -44,6 +45,8 @@ class Recovered:
         campaigns: per campaign what was done, why, and its own outcomes.
         unknown: file with the subscriber ids whose outcome nobody knows, for a decision; empty if there are none.
         opted_out: opt-outs asked while the provider was down.
+        verdicts: per campaign what was proposed, why, and for how many people: mailed now, expired (`cut`), mailed
+            later (`deferred`) or not at all (`capped`) because of the frequency cap.
     """
 
     incident: str
@@ -53,6 +56,7 @@ class Recovered:
     campaigns: list[dict[str, object]]
     unknown: str
     opted_out: int
+    verdicts: list[dict[str, object]] = field(default_factory=list)
 
 
 class Run:
@@ -61,8 +65,9 @@ class Run:
     Not a dataclass: Prefect would hand a copy of one to each task.
     """
 
-    def __init__(self, plan: str, incident: str, lease: Lease) -> None:
+    def __init__(self, plan: str, incident: str, lease: Lease, flow: str = "recover") -> None:
         self.plan = plan
+        self.flow = flow
         self.incident = incident
         self.lease = lease
         self.held_because = ""
@@ -70,6 +75,8 @@ class Run:
         self.outcomes: list[Outcomes] = []
         self.unknown = ""
         self.opted_out = 0
+        self.questions: list[Question] = []
+        self.apology: Apology | None = None
 
     def __enter__(self) -> Self:
         return self
@@ -83,7 +90,7 @@ class Run:
             self.news = news_of(error)
         with open_journal(load_plan(self.plan)) as journal:
             if held and not isinstance(error, StaleToken):
-                journal.note(self.incident, "held", f"recover is held: {error}")
+                journal.note(self.incident, "held", f"{self.flow} is held: {error}")
             journal.release(self.lease)
         return held
 
@@ -97,10 +104,11 @@ class Run:
             campaigns=[asdict(one) for one in self.outcomes],
             unknown=self.unknown,
             opted_out=self.opted_out,
+            verdicts=[asdict(one) for one in self.questions],
         )
 
 
-def recovering(plan: str, incident: str, name: str) -> Run:
+def recovering(plan: str, incident: str, name: str, flow: str = "recover") -> Run:
     """Take the incident's lease for this run; the block gives it back, and ends as held where a step was stopped.
 
     Raises:
@@ -112,7 +120,7 @@ def recovering(plan: str, incident: str, name: str) -> Run:
     with open_journal(loaded) as journal:
         number = incident or _open_incident(journal, loaded)
         _refuse_if_over(journal, journal.incident(number))
-        return Run(str(loaded.path), number, journal.lease(number, name or "recover", LEASE))
+        return Run(str(loaded.path), number, journal.lease(number, name or flow, LEASE), flow)
 
 
 @task(cache_policy=NO_CACHE)
@@ -159,7 +167,7 @@ def quiesce(run: Run) -> list[HeldCampaign]:
 def decide_verdicts(run: Run, held: Sequence[HeldCampaign]) -> list[Question]:
     """Take stock of who was mailed, and give every held campaign one verdict, the most urgent first."""
     with _recovery(run) as recovery:
-        questions = recovery.propose(held)
+        questions = run.questions = recovery.propose(held)
     for one in questions:
         get_run_logger().info(
             "%s: %s, %s (%s)", one.name, one.verdict, one.why, plural(one.people, "person", "people")
@@ -287,8 +295,31 @@ def publish_recovery(run: Run) -> Recovered:
     return found
 
 
+@task(cache_policy=NO_CACHE)
+def decide_apology(run: Run, audience: Audience) -> Apology:
+    """Draft the apology for exactly those who are meant, and record it as decided where a person said yes to it."""
+    with _desk(run) as desk:
+        found = run.apology = Apologising(desk).decide(audience)
+    get_run_logger().info("Apology to %s: %s, %s people", audience, found.state, found.people)
+    return found
+
+
+@task(cache_policy=NO_CACHE)
+def publish_apology(run: Run, audience: Audience) -> Apology:
+    """Return what came of it; a run that was stopped before is held with the reason."""
+    if run.apology is None:
+        return Apology(run.incident, "held", run.held_because, audience, 0, "", "")
+    return run.apology
+
+
 @contextmanager
 def _recovery(run: Run) -> Iterator[Recovery]:
+    with _desk(run) as desk:
+        yield Recovery(desk)
+
+
+@contextmanager
+def _desk(run: Run) -> Iterator[Desk]:
     loaded = load_plan(run.plan)
     clock = open_clock(loaded.clock_spec())
     with open_journal(loaded) as journal:
@@ -296,7 +327,7 @@ def _recovery(run: Run) -> Iterator[Recovery]:
         with open_provider(loaded, incident.provider) as provider:
             desk = Desk(loaded, journal, provider, clock, incident, run.lease)
             try:
-                yield Recovery(desk)
+                yield desk
             finally:
                 if desk.lease is not None:
                     run.lease = desk.lease

@@ -7,12 +7,13 @@ Pure: what is known goes in, a decision comes out. A campaign is never started t
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
 
-from tasks.catchup.ramp import Course, RampLimits, StepResult, course
+from tasks.catchup.mailbox import OTHER
+from tasks.catchup.ramp import Course, Lane, RampLimits, course
 from tasks.core import plural
 from tasks.plan import LatenessRule, QuietHours
 
@@ -28,6 +29,7 @@ Reason = Literal[
     "rule_asks",
     "paused_by_others",
     "quiet_hours",
+    "frequency_cap",
     "no_deadline_known",
     "no_planned_time",
     "too_tight_as_planned",
@@ -48,6 +50,9 @@ class Held:
         untouched: nothing of it was ever sent, so it can be scheduled again exactly as it was.
         paused_by_others: it was paused, and not by the response: by the provider itself, or by a person.
         goes_on: it sends again and again by itself; only its next issue is still to come.
+        lanes: those of `remaining` who may be mailed now, per mailbox provider; everybody `other` if empty.
+        deferred: those of `remaining` who are over the frequency cap until `deferred_until`.
+        capped: those of `remaining` who are over it until the campaign is not useful any more.
     """
 
     campaign_id: int
@@ -58,6 +63,10 @@ class Held:
     untouched: bool
     paused_by_others: bool = False
     goes_on: bool = False
+    lanes: Mapping[str, int] = field(default_factory=dict)
+    deferred: int = 0
+    deferred_until: datetime | None = None
+    capped: int = 0
 
 
 @dataclass(frozen=True)
@@ -72,6 +81,8 @@ class Decision:
         cut: people who cannot, and expire.
         as_it_was: schedule the original again, unchanged, instead of making a catch-up campaign.
         course: what the ramp costs; None where nothing is ramped.
+        deferred: people who are mailed later, for they would get more than the frequency cap now.
+        capped: people who are not mailed at all for that.
     """
 
     campaign_id: int
@@ -84,6 +95,8 @@ class Decision:
     cut: int = 0
     as_it_was: bool = False
     course: Course | None = None
+    deferred: int = 0
+    capped: int = 0
 
 
 def latest_useful_at(held: Held, rule: LatenessRule | None) -> datetime | None:
@@ -112,7 +125,7 @@ def decide(
     free_at: datetime | None = None,
     quiet: QuietHours | None = None,
     ramp: RampLimits | None = None,
-    done: Sequence[StepResult] = (),
+    lanes: Mapping[str, Lane] | None = None,
 ) -> Decision:
     """Return the verdict on `held`.
 
@@ -124,7 +137,7 @@ def decide(
         free_at: when the provider is done with campaigns that go first (`now` if absent).
         quiet: the plan's quiet hours: nothing late goes out in them.
         ramp: the plan's ramp, which a campaign that is sent at once goes through.
-        done: the steps of the ramp so far.
+        lanes: what each mailbox provider has taken so far.
     """
     deadline = latest_useful_at(held, rule)
     begin = max(now, free_at or now)
@@ -149,6 +162,8 @@ def decide(
             to_send=to_send,
             cut=held.remaining - to_send if kind in ("send", "reschedule") else 0,
             as_it_was=as_it_was,
+            deferred=held.deferred,
+            capped=held.capped,
         )
 
     if held.remaining <= 0:
@@ -181,12 +196,23 @@ def decide(
     later = rule is not None and rule.when_late == "reschedule" and rule.reschedule_minutes > 0
     if rule is not None and later:
         start = max(begin, now + timedelta(minutes=rule.reschedule_minutes))
+    held = replace(held, remaining=held.remaining - held.deferred - held.capped)
+    if waits := held.remaining == 0:
+        if held.deferred_until is None:
+            return verdict(
+                "drop", "frequency_cap", "everybody left would get more than the frequency cap allows"
+            )
+        start = max(start, held.deferred_until)
+        held = replace(held, remaining=held.deferred, deferred=0)
     woken = quiet.over(start) if quiet is not None else None
     start = woken or start
     fits = capacity(start, deadline, messages_per_minute)
     if fits == 0:
         after = f"after the quiet hours, which end at {_clock(woken)}, " if woken else ""
         return verdict("drop", "too_late", f"{after}it could not be through by {_clock(deadline)}")
+    if waits:
+        why = f"everybody left is over the frequency cap until {_clock(start)}"
+        return verdict("reschedule", "frequency_cap", why, start=start, fits=fits)
     if woken and not later:
         return verdict(
             "reschedule", "quiet_hours", f"quiet hours until {_clock(start)}", start=start, fits=fits
@@ -204,15 +230,19 @@ def decide(
         until = deadline if quiet is None else min(deadline, quiet.next(start))
         cost = course(
             ramp,
-            done,
-            remaining=held.remaining,
+            lanes or {},
+            remaining=held.lanes or {OTHER: held.remaining},
             now=start,
             deadline=until,
             messages_per_minute=messages_per_minute,
         )
         if until == deadline:
-            fits = min(fits, cost.people)
+            fits = min(fits, cost.people + cost.held)
         ramped = f"; {plural(cost.steps, 'step')} in {cost.minutes:,.0f} minutes"
+    if held.deferred and held.deferred_until:
+        ramped += f"; {held.deferred:,} over the frequency cap until {_clock(held.deferred_until)}"
+    if held.capped:
+        ramped += f"; {held.capped:,} not mailed, for the frequency cap"
     if fits < held.remaining:
         why = f"{fits} of {held.remaining} fit before {_clock(deadline)}; the rest expires{ramped}"
         found = verdict("send", "only_a_part_fits", why, start=start, fits=fits)
@@ -293,7 +323,7 @@ def decide_all(
     rules: dict[str, LatenessRule],
     quiet: QuietHours | None = None,
     ramp: RampLimits | None = None,
-    done: Sequence[StepResult] = (),
+    lanes: Mapping[str, Lane] | None = None,
 ) -> list[Decision]:
     """Return one verdict per campaign, earliest deadline first: they share the provider's speed, one after another."""
     far = datetime.max.replace(tzinfo=now.tzinfo)
@@ -305,12 +335,12 @@ def decide_all(
     for one in ordered:
         decision = decide(
             one, now=now, messages_per_minute=messages_per_minute, rule=rules.get(one.kind), free_at=free_at,
-            quiet=quiet, ramp=ramp, done=done,
+            quiet=quiet, ramp=ramp, lanes=lanes,
         )  # fmt: skip
         decisions.append(decision)
         if decision.course is not None:
             free_at = max(free_at, now) + timedelta(minutes=decision.course.minutes)
-            done = [*done, StepResult(decision.course.largest, decision.course.largest)]
+            lanes = decision.course.after
         elif decision.verdict == "send":
             busy = timedelta(minutes=decision.to_send / messages_per_minute / USABLE_SHARE)
             free_at = max(free_at, now) + busy

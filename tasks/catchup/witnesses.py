@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Collection, Iterable
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Any, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from sqlalchemy.exc import SQLAlchemyError
@@ -30,11 +33,31 @@ from tasks.catchup.ledger import (
     read_frozen,
     write_frozen,
 )
-from tasks.catchup.ramp import StepResult
+from tasks.catchup.mailbox import OTHER, mailbox_providers
+from tasks.catchup.ramp import DAY, StepResult, share
 from tasks.catchup.shopfeed import read_consent_feed, read_receipts
-from tasks.catchup.steplist import steps_of
+from tasks.catchup.steplist import Step, steps_of
+from tasks.catchup.traffic import TRAFFIC, traffic_table
 from tasks.core import crash_point, digest_of, plural
 from tasks.providers import ANONYMOUS, Campaign, NotOffered, Suppression
+
+TRAILING = timedelta(days=30)
+"""How long mailbox providers remember what volume is usual; the busiest day of it is the trailing daily volume."""
+
+_DAILY = """
+SELECT lane, max(messages) AS daily FROM (
+    SELECT coalesce(lane, 'other') AS lane, epoch_us(attempted_at) // 86400000000 AS day, count(*) AS messages
+    FROM canonical.messages LEFT JOIN lanes USING (subscriber_id)
+    WHERE outcome IN ('accepted', 'bounced', 'unknown') AND epoch_us(attempted_at) BETWEEN ? AND ?
+    GROUP BY ALL
+) GROUP BY lane
+"""
+_GOT = """
+SELECT m.campaign_id, m.subscriber_id, make_timestamptz(epoch_us(m.attempted_at)) AS "at"
+FROM canonical.messages m LEFT JOIN canonical.campaigns c USING (campaign_id)
+WHERE m.outcome IN ('accepted', 'bounced', 'unknown') AND epoch_us(m.attempted_at) > ?
+    AND coalesce(c.kind, 'other') NOT IN (SELECT unnest(?::VARCHAR[]))
+"""
 
 
 class Witnesses:
@@ -43,10 +66,12 @@ class Witnesses:
     def __init__(self, desk: Desk) -> None:
         self.desk = desk
         self._gate: Gate | None = None
-        self._known: pa.Array | None = None
+        self._known: pa.Table | None = None
+        self._due: dict[tuple[int, ...], pa.Array] = {}
+        self._logs: dict[int, pa.Table] = {}
         self._events: dict[int, pa.Table] = {}
         self._snapshot_at: datetime | None = None
-        self._snapshot: dict[tuple[str, tuple[int, ...]], list[tuple[Any, ...]]] = {}
+        self._snapshot: dict[tuple[str, tuple[Any, ...]], pa.Table] = {}
 
     # Consent ----------------------------------------------------------------------------------------------------
 
@@ -103,7 +128,7 @@ class Witnesses:
             Stopped: nobody can tell who some of them are.
         """
         strangers = self.gone(opted_out)
-        anonymous = pc.sum(pc.greater_equal(self._everybody(), ANONYMOUS)).as_py() or 0
+        anonymous = pc.sum(pc.greater_equal(self.everybody()["subscriber_id"], ANONYMOUS)).as_py() or 0
         if len(strangers) and anonymous:
             raise Stopped(
                 f"{plural(len(strangers), 'person')} opted out at the shop whom {self.desk.incident.provider} does not"
@@ -259,6 +284,7 @@ class Witnesses:
             log_trusted=trusted,
             doubt=doubt,
             unreachable=self.gone(audience),
+            capped=self.capped(held.id),
         )
         crash_point("recover.ledger:frozen")
         counts = ledger.counts()
@@ -280,13 +306,31 @@ class Witnesses:
     def gone(self, people: Iterable[int] | pa.Array) -> pa.Array:
         """Return those of `people` whom the provider did not know when this run looked: they were erased."""
         asked = people_table(people)["subscriber_id"]
-        return asked.filter(pc.invert(pc.is_in(asked, value_set=self._everybody())))
+        return asked.filter(pc.invert(pc.is_in(asked, value_set=self.everybody()["subscriber_id"])))
 
-    def _everybody(self) -> pa.Array:
-        """Return the people whom the provider knew when this run looked; somebody may have been erased since."""
+    def everybody(self) -> pa.Table:
+        """Return the people whom the provider knew when this run looked, with their mailbox provider (`lane`).
+
+        Somebody may have been erased since. Nothing of an address but that is kept.
+        """
         if self._known is None:
-            self._known = pa.array(self.desk.provider.subscriber_ids(), pa.int64())
+            people = self.desk.provider.addresses()
+            lanes = mailbox_providers(people.values(), self.desk.plan.plan.ramp.mailbox_providers)
+            ids = pa.array(np.fromiter(people, np.int64, len(people)))
+            self._known = pa.table({"subscriber_id": ids, "lane": lanes})
         return self._known
+
+    def lanes_of(self, people: pa.Array) -> pa.Array:
+        """Return the mailbox provider of each of `people`."""
+        known = self.everybody()
+        place = pc.index_in(people, value_set=known["subscriber_id"])
+        return pc.fill_null(pc.take(known["lane"], place).cast(pa.string()), OTHER).combine_chunks()
+
+    def by_lane(self, people: pa.Array) -> dict[str, int]:
+        """Return how many of `people` each mailbox provider has."""
+        return {
+            str(one["values"]): int(one["counts"]) for one in self.lanes_of(people).value_counts().to_pylist()
+        }
 
     def _by_counters(self, held: HeldCampaign, members: Iterable[Campaign]) -> tuple[pa.Table, bool]:
         """Return what counters prove where no log is kept, and whether the rest of the audience was not attempted.
@@ -329,13 +373,101 @@ class Witnesses:
 
     def committed(self, campaign_id: int) -> set[int]:
         """Return the people of steps that the provider is to start itself and has not ended yet."""
-        found: set[int] = set()
+        return {
+            who
+            for step in self._scheduled(campaign_id)
+            for who in read_people(self.desk, step.file, step.digest).to_pylist()
+        }
+
+    def _scheduled(self, campaign_id: int | None = None) -> Iterator[Step]:
         for step in steps_of(self.desk, campaign_id):
             if step.done and step.start_at is not None and "abandoned" not in step.action.result:
                 status = self.desk.provider.campaign(int(step.action.result["campaign_id"])).status
                 if status not in OVER:
-                    found |= set(read_people(self.desk, step.file, step.digest).to_pylist())
+                    yield step
+
+    # What else people get ---------------------------------------------------------------------------------------
+
+    def daily(self) -> dict[str, int] | None:
+        """Return the trailing daily volume of each mailbox provider before the outage; None where nothing tells."""
+        times = self.desk.incident.timestamps
+        began = times.get("impact_started_at") or times.get("detected_at") or self.desk.clock.now()
+        found = self._ask_snapshot(_DAILY, _micros(began - TRAILING), _micros(began))
+        if found is None or not found.num_rows:
+            return None
+        return dict(zip(found["lane"].to_pylist(), found["daily"].to_pylist(), strict=True))
+
+    def got(
+        self, since: datetime, *, exempt: Collection[str] = (), due_until: datetime | None = None
+    ) -> list[pa.Table | Path]:
+        """Return the messages that people got after `since` or are due to get, for `traffic`.
+
+        What the recovery sends and has scheduled, what other campaigns sent as far as the sender's log and the last
+        good snapshot know.
+
+        Args:
+            since: what is older may be left out.
+            exempt: kinds of campaign that do not count.
+            due_until: also count whom the provider's own campaigns that run or are scheduled until then are for.
+        """
+        desk = self.desk
+        ledgers = (desk.journal.get_state(f"ledger/{desk.incident.id}") or {"campaigns": {}})["campaigns"]
+        found: list[pa.Table | Path] = [
+            Path(one["path"]) for one in ledgers.values() if "path" in one and one["kind"] not in exempt
+        ]
+        found += [
+            traffic_table(step.of, read_people(desk, step.file, step.digest), step.start_at)
+            for step in self._scheduled()
+            if step.start_at is not None and ledgers.get(str(step.of), {}).get("kind") not in exempt
+        ]
+        # From midnight on: asked once a day, not at every step.
+        midnight = since.astimezone(UTC).replace(hour=0, minute=0, second=0, microsecond=0)
+        kept = self._ask_snapshot(_GOT, _micros(midnight), tuple(sorted(exempt)))
+        if kept is not None:
+            found.append(kept.cast(TRAFFIC))
+        ours = set(map(int, ledgers))
+        for one in desk.provider.campaigns():
+            if one.kind in exempt or one.catch_up_of in ours:
+                continue
+            begun = one.started_at is not None and one.started_at > since - DAY
+            if one.id not in ours and (one.status == "running" or begun):
+                found.append(self._log_of(one))
+            when = desk.clock.now() if one.status == "running" else one.send_at
+            planned = one.status in ("running", "scheduled") and one.catch_up_of is None
+            if due_until is not None and planned and when is not None and when <= due_until:
+                found.append(traffic_table(one.id, self._due_to(one.list_ids), when))
         return found
+
+    def _log_of(self, one: Campaign) -> pa.Table:
+        if one.id not in self._logs or one.status == "running":
+            log = self.desk.send_log(one.id)
+            lines = log_lines(()) if log is None else log
+            lines = lines.filter(pc.is_valid(lines["outcome"]))
+            same = pa.repeat(pa.scalar(one.catch_up_of or one.id), lines.num_rows)
+            self._logs[one.id] = pa.table([same, lines["subscriber_id"], lines["at"]], schema=TRAFFIC)
+        return self._logs[one.id]
+
+    def _due_to(self, list_ids: tuple[int, ...]) -> pa.Array:
+        if list_ids not in self._due:
+            people = {one.subscriber_id for one in self.desk.provider.memberships(list_ids) if one.mailable}
+            self._due[list_ids] = pa.array(people, pa.int64())
+        return self._due[list_ids]
+
+    def capped(self, campaign_id: int) -> pa.Array:
+        """Return who does not get a campaign of ours because of the frequency cap."""
+        known = self.desk.recall(f"capped/{campaign_id}")
+        return read_people(self.desk, known["file"], known["digest"]) if known else pa.array([], pa.int64())
+
+    def drop_capped(self, campaign_id: int, people: pa.Array) -> None:
+        """Write down that `people` do not get a campaign because of the frequency cap."""
+        everybody = pc.unique(pa.concat_arrays([self.capped(campaign_id), people]))
+        # Its number of people names the file: one that the journal knows is never written over.
+        path = self.desk.folder / f"capped-{campaign_id}-{len(everybody)}.parquet"
+        digest = write_frozen(people_table(everybody.sort()), path)
+        self.desk.keep(
+            f"capped/{campaign_id}", {"file": path.name, "digest": digest, "people": len(everybody)}
+        )
+        crash_point("recover.cap:dropped")
 
     def note_ledger(self, campaign_id: int, facts: dict[str, Any]) -> None:
         """Add `facts` to what the journal says of a campaign's ledger."""
@@ -378,27 +510,54 @@ class Witnesses:
         self._events[campaign_id] = known
         return known
 
-    def harm(self, campaign_id: int, accepted: int) -> StepResult:
-        """Return the bounces and complaints that `accepted` messages of a campaign have brought so far."""
+    def sent_by_lane(self, campaign_id: int, people: pa.Array) -> dict[str, int]:
+        """Return how many messages of one of our steps, made for `people`, each mailbox provider has taken.
+
+        Where no log says to whom, what the provider counts is divided as the people are.
+        """
+        log = self.desk.send_log(campaign_id)
+        if log is not None:
+            taken = log.filter(pc.equal(log["outcome"], "accepted"))["subscriber_id"]
+            return self.by_lane(taken.combine_chunks())
+        sizes = self.by_lane(people)
+        return share(sizes, min(self.desk.provider.campaign(campaign_id).sent, len(people))) if sizes else {}
+
+    def harm(self, campaign_id: int, accepted: Mapping[str, int]) -> dict[str, StepResult]:
+        """Return the bounces and complaints that a campaign has brought so far, per mailbox provider.
+
+        Some providers count them and name nobody: those may be of any mailbox provider, and count at each.
+
+        Args:
+            campaign_id: the catch-up campaign.
+            accepted: how many messages each mailbox provider has taken.
+        """
         events, counted = self.events_of(campaign_id), self.desk.provider.campaign(campaign_id)
 
-        def people(kind: str) -> int:
-            return len(events.filter(pc.equal(events["type"], kind))["subscriber_id"].unique())
+        def people(kind: str, total: int) -> Counter[str]:
+            who = events.filter(pc.equal(events["type"], kind))["subscriber_id"].unique()
+            named = self.by_lane(who)
+            return Counter({name: named.get(name, 0) + max(0, total - len(who)) for name in accepted})
 
-        # Some providers count them and name nobody.
-        return StepResult(
-            accepted,
-            accepted,
-            bounced=max(people("bounce"), counted.bounced),
-            complaints=max(people("complaint"), counted.complaints),
-        )
+        bounced = people("bounce", counted.bounced)
+        complaints = people("complaint", counted.complaints)
+        return {
+            name: StepResult(sent, sent, bounced=bounced[name], complaints=complaints[name])
+            for name, sent in accepted.items()
+        }
 
     def engagement(self, campaign_ids: Iterable[int]) -> pa.Table:
-        """Return how many `times` each subscriber opened or clicked one of these campaigns."""
+        """Return when each subscriber opened or clicked last (`at`): any campaign in the snapshot, these ones live."""
         events = pa.concat_tables([events_table(()), *map(self.events_of, campaign_ids)])
-        engaged = events.filter(pc.is_in(events["type"], value_set=pa.array(["open", "click"])))
-        times = engaged.group_by("subscriber_id").aggregate([("event_id", "count")])
-        return times.rename_columns({"event_id_count": "times"})
+        live = events.filter(pc.is_in(events["type"], value_set=pa.array(["open", "click"])))
+        seen = live.select(["subscriber_id", "at"])
+        kept = self._ask_snapshot(
+            'SELECT subscriber_id, make_timestamptz(max(epoch_us(occurred_at))) AS "at" FROM canonical.events'
+            " WHERE type IN ('open', 'click') AND subscriber_id IS NOT NULL GROUP BY subscriber_id"
+        )
+        if kept is not None:
+            seen = pa.concat_tables([seen, kept.cast(seen.schema.remove_metadata())])
+        last = seen.group_by("subscriber_id").aggregate([("at", "max")])
+        return last.rename_columns({"at_max": "at"})
 
     def _receipts(self, campaign_ids: list[int]) -> pa.Table:
         shop = self.desk.settings.shop
@@ -425,21 +584,24 @@ class Witnesses:
         )
         if rows is None:
             return None
-        return [Suppression(who, "manual" if on is None else "unsubscribed", on) for who, on in rows]
+        return [
+            Suppression(who, "manual" if on is None else "unsubscribed", on)
+            for who, on in zip(*(column.to_pylist() for column in rows.columns), strict=True)
+        ]
 
     def _snapshot_messages(self, campaign_id: int) -> pa.Table:
         rows = self._ask_snapshot(
-            "SELECT campaign_id, subscriber_id, outcome, attempted_at FROM canonical.messages"
+            'SELECT campaign_id, subscriber_id, outcome, make_timestamptz(epoch_us(attempted_at)) AS "at",'
+            " 'snapshot' AS witness FROM canonical.messages"
             " WHERE campaign_id = ? AND outcome IN ('accepted', 'bounced')",
             campaign_id,
         )
-        return evidence_table(
-            (campaign, who, outcome, at.replace(tzinfo=at.tzinfo or UTC), "snapshot")
-            for campaign, who, outcome, at in rows or ()
-        )
+        return evidence_table(()) if rows is None else rows.cast(EVIDENCE)
 
-    def _ask_snapshot(self, query: str, *values: int) -> list[tuple[Any, ...]] | None:
+    def _ask_snapshot(self, query: str, *values: int | tuple[str, ...]) -> pa.Table | None:
         """Return what the provider's last valid snapshot answers; None where there is none.
+
+        The query may ask `lanes` for the mailbox provider of a subscriber.
 
         Raises:
             Stopped: there is a store, but it cannot be read: what it witnesses must not be left out.
@@ -466,7 +628,7 @@ class Witnesses:
             self._snapshot[asked] = found
         return found
 
-    def _answered(self, name: str, query: str, values: tuple[int, ...]) -> list[tuple[Any, ...]] | None:
+    def _answered(self, name: str, query: str, values: tuple[Any, ...]) -> pa.Table | None:
         from tasks.snapshots import Store, canonical_views, connect
 
         plan = self.desk.plan
@@ -479,7 +641,10 @@ class Witnesses:
         connection = connect(store, {"provider": latest.snapshot_id})
         try:
             canonical_views(connection, "provider", mapping)
-            return connection.execute(query, list(values)).fetchall()
+            connection.execute("SET TimeZone = 'UTC'")
+            connection.register("lanes", self.everybody() if " lanes " in query else people_table(()))
+            asked = [list(one) if isinstance(one, tuple) else one for one in values]
+            return connection.sql(query, params=asked).to_arrow_table()
         finally:
             connection.close()
 
@@ -496,6 +661,10 @@ def read_people(desk: Desk, file: str, digest: str) -> pa.Array:
         CatchupError: the file is gone or is not the one that the journal names.
     """
     return read_frozen(desk.folder / file, digest)["subscriber_id"].combine_chunks()
+
+
+def _micros(moment: datetime) -> int:
+    return round(moment.timestamp() * 1_000_000)
 
 
 def _as_seen(others: pa.Table, log: pa.Table) -> pa.Table:

@@ -119,6 +119,19 @@ def write_vendor_ticket(situation: Situation, *, support: str, evidence: tuple[s
     return Written(subject, text, "")
 
 
+def write_apology(*, company: str, began: datetime | None, affected: bool) -> Written:
+    """Return the draft of an apology to subscribers, to be read and approved by a person.
+
+    Args:
+        company: whose e-mails they are.
+        began: when the impact began.
+        affected: whether only those get it whose own message was late or lost.
+    """
+    values = {"company": company, "began": began, "affected": affected}
+    subject = _render("apology.subject.j2", values).replace("\n", " ")
+    return Written(subject, _render("apology.txt.j2", values), _render("apology.html.j2", values))
+
+
 def write_notice(title: str, text: str, *, company: str, as_of: datetime) -> Written:
     """Return a plain notice (a failed run, say), its addresses masked."""
     values = {

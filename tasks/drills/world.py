@@ -884,7 +884,7 @@ def _plan(
         },
         "ramp": {
             "canary": 50,
-            "factor": 4,
+            "factor": 1.8,
             "max_step": 2000,
             "max_bounce_rate": 0.05,
             "max_complaint_rate": 0.001,

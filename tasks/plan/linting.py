@@ -72,6 +72,12 @@ def _findings(plan: Plan) -> Iterator[Finding]:
     for kind in ("newsletter", "launch", "sale", "winback"):
         if kind not in plan.lateness:
             yield Finding("lateness", f"no rule for late campaigns of kind {kind}", f"add lateness.{kind}")
+    if plan.ramp.factor >= 2:
+        yield Finding(
+            "ramp.factor",
+            f"a factor of {plan.ramp.factor:g} doubles a mailbox provider's daily volume, which risks rate limiting",
+            "choose one below 2, such as 1.5",
+        )
     if not plan.stakeholders:
         yield Finding("stakeholders", "nobody would be told", "add at least one stakeholder")
     for role in _NEEDED_ROLES:

@@ -319,18 +319,50 @@ class QuietHours(_Part):
 
 
 class RampPlan(_Part):
-    """How volume returns after an outage."""
+    """How volume returns after an outage, to each mailbox provider (gmail, outlook, yahoo, apple, other) by itself."""
 
-    canary: int = Field(50, ge=1, description="Messages of the first step.")
+    canary: int = Field(50, ge=1, description="Messages of the first step to a mailbox provider.")
     factor: float = Field(
-        2.0, gt=1, le=10, description="Each step is at most this many times the one before."
+        1.5,
+        gt=1,
+        le=10,
+        description="In 24 hours a mailbox provider gets at most this many times its trailing daily volume (the"
+        " busiest day of the 30 before the outage, from the last good snapshot), and in one step at most this many"
+        " times the largest before. Doubling risks rate limiting (Google).",
     )
-    max_step: int = Field(2000, ge=1, description="Messages of the largest step.")
+    max_step: int = Field(2000, ge=1, description="Messages of the largest step to a mailbox provider.")
     max_bounce_rate: float = Field(
-        0.05, gt=0, le=1, description="Stop above this (Amazon SES reviews at 5 %)."
+        0.05, gt=0, le=1, description="Stop a mailbox provider above this (Amazon SES reviews at 5 %)."
     )
     max_complaint_rate: float = Field(
-        0.001, gt=0, le=1, description="Stop above this (Google: stay below 0.1 %)."
+        0.001, gt=0, le=1, description="Stop a mailbox provider above this (Google: stay below 0.1 %)."
+    )
+    mailbox_providers: dict[Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,40}$")], list[str]] = Field(
+        default={},
+        description="Further domains of a mailbox provider, known or not, such as `{gmail: [shop.example]}` where"
+        " Google keeps a company's mail. They go before the domains that Mailstay knows.",
+    )
+
+    @field_validator("mailbox_providers")
+    @classmethod
+    def _each_domain_once(cls, value: dict[str, list[str]]) -> dict[str, list[str]]:
+        seen: dict[str, str] = {}
+        for name, domains in value.items():
+            for domain in map(str.casefold, domains):
+                if "@" in domain or "." not in domain:
+                    raise ValueError(f"{domain!r} is no domain: write what stands behind the @")
+                if seen.setdefault(domain, name) != name:
+                    raise ValueError(f"{domain} is listed under {seen[domain]} and {name}: keep one")
+        return value
+
+
+class FrequencyCap(_Part):
+    """How much mail one person gets at most; a catch-up keeps to it, campaigns that go out at their time do not ask."""
+
+    messages: int = Field(ge=1, le=100, description="The most messages to one person …")
+    per_hours: int = Field(ge=1, le=24 * 31, description="… within any so many hours.")
+    exempt: list[CampaignKind] = Field(
+        default=["transactional"], description="Kinds of campaign that are neither counted nor held back."
     )
 
 
@@ -442,6 +474,9 @@ class Plan(_Part):
         None, description="When nothing late is sent; absent: at any hour."
     )
     ramp: RampPlan = RampPlan()
+    frequency_cap: FrequencyCap | None = Field(
+        None, description="How much mail one person gets at most from a catch-up; absent: no limit."
+    )
     approval: ApprovalPlan = ApprovalPlan()
     channels: dict[str, Channel] = Field(default={}, description="Where messages go.")
     stakeholders: dict[str, Stakeholder] = Field(default={}, description="Who must be told.")

@@ -35,6 +35,9 @@ DESIRED = frozenset({"catch_up", "reschedule", "drop"})
 class Bench:
     """Everything one recovery needs, all real, in one folder."""
 
+    domains: tuple[str, ...] = ("shop.example",)
+    """Where people have their mail, in turn."""
+
     def __init__(
         self,
         folder: Path,
@@ -152,8 +155,8 @@ class Bench:
             )  # fmt: skip
             connection.execute(
                 SUBSCRIBERS.insert(),
-                [{"id": n, "uuid": f"s{n}", "email": f"c{n}@shop.example", "name": f"c{n}", "attribs": {},
-                  "status": "enabled", **times} for n in range(1, self.people + 1)],
+                [{"id": n, "uuid": f"s{n}", "email": f"c{n}@{self.domains[n % len(self.domains)]}", "name": f"c{n}",
+                  "attribs": {}, "status": "enabled", **times} for n in range(1, self.people + 1)],
             )  # fmt: skip
             connection.execute(
                 SUBSCRIBER_LISTS.insert(),
@@ -339,7 +342,8 @@ class Bench:
                 recovery.propose(held)
                 outcomes = [recovery.resume(one, agreed) for one in held]
                 recovery.list_unknown(held)
-                assert recovery.unsteady(outcomes) == []
+                problems = recovery.unsteady(outcomes)
+                assert problems == [], "; ".join(problems)
                 recovery.resolve()
                 return outcomes
             finally:

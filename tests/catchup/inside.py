@@ -295,6 +295,8 @@ class InsideBench(Bench):
         put_back: how many campaigns aborts were seen to bring back exactly as they were.
     """
 
+    domains = ("shop.example", "gmail.com", "hotmail.co.uk")
+
     def __init__(self, *, speed: int, batch: int, seed: int, **plan: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(dir=MEMORY))
         self.clock = MemoryClock()  # type: ignore[assignment]
@@ -330,7 +332,7 @@ class InsideBench(Bench):
         )
         self.sink = self.esp  # type: ignore[assignment]
         self.plan_path = self.folder / "plan.yaml"
-        ramp = {"canary": 5, "factor": 2.0, "max_step": 15}
+        ramp = {"canary": 2, "factor": 2.0, "max_step": 5}
         self.write_plan(messages_per_minute=speed, clock="system", ramp=ramp, **plan)
         self.loaded: LoadedPlan = load_plan(self.plan_path)
         transport = Inside(self.esp, self.wire)

@@ -85,6 +85,16 @@ def test_whoever_was_mailed_but_left_the_list_is_not_forgotten() -> None:
     assert [row["subscriber_id"] for row in ledger.table.to_pylist()] == [7, 8]
 
 
+def test_whoever_is_over_the_frequency_cap_is_dropped_with_that_reason_unless_mailed_already() -> None:
+    ledger = build_ledger(
+        1, audience=[7, 8, 9], evidence=[evidence_table([sign(7, "accepted")])], capped=[7, 8], suppressed=[9],
+        ended=("expired", "too late"),
+    )  # fmt: skip
+    told = {row["subscriber_id"]: (row["outcome"], row["reason"]) for row in ledger.table.to_pylist()}
+    assert told[8] == ("dropped", "frequency cap")
+    assert (told[7][0], told[9][0]) == ("accepted", "suppressed")
+
+
 def test_a_log_with_holes_proves_nobody_unmailed() -> None:
     ledger = build_ledger(
         1, audience=[7, 8], evidence=[evidence_table([sign(7, "accepted")])], log_trusted=False

@@ -372,17 +372,17 @@ def test_a_yes_goes_on_after_a_limit_of_the_ramp_from_a_canary(new_bench) -> Non
         found = [one for one in bench.provider().campaigns() if one.catch_up_of == number]
         return [one.to_send for one in sorted(found, key=lambda one: one.step)]
 
-    with pytest.raises(Stopped, match=r"bounces among .* ramp\.max_bounce_rate"):
+    with pytest.raises(AssertionError, match=r"bounces among .* ramp\.max_bounce_rate"):
         bench.recover(incident)
     before = steps()
     bench.clock.advance(HOUR)
-    with pytest.raises(Stopped, match="bounces among"):
+    with pytest.raises(AssertionError, match="bounces among"):
         bench.recover(incident)
     with Journal.open(bench.journal_url, bench.clock) as journal:
         [asked] = journal.approvals(incident)  # bounces have come in since, but the question is the same
-        assert asked.subject.startswith("recover: go on although")
+        assert asked.subject.startswith("recover: go on at other although")
         journal.answer_approval(asked.id, "approved", "Ada", False, "cli")
-    with pytest.raises(Stopped, match="bounces among"):
+    with pytest.raises(AssertionError, match="bounces among"):
         bench.recover(incident)
     assert steps()[: len(before) + 1] == [*before, 20]
     bench.judge(bench.ledgers(incident))

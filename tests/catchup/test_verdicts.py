@@ -238,5 +238,26 @@ def test_the_ramp_of_the_urgent_makes_the_others_wait_and_what_expires_meanwhile
     assert both[0].course.steps == 8, "10, then 20 seven times"
     assert 14 < both[0].course.minutes < 15
     assert both[1].cut > 0
+    assert [(name, one.people) for name, one in both[0].course.lanes.items()] == [("other", 150)]
     [alone] = decide_all([later], now=NOW, messages_per_minute=60, rules={"sale": rule()}, ramp=ramp)
     assert alone.cut == 0
+
+
+def test_whoever_is_over_the_frequency_cap_is_told_in_the_verdict_and_does_not_count_as_mailed_now() -> None:
+    wait = {"deferred": 3, "deferred_until": NOW + HOUR, "capped": 2}
+    some = decide(held(remaining=10, **wait), now=NOW, messages_per_minute=60, rule=rule())
+    assert (some.verdict, some.to_send, some.deferred, some.capped) == ("send", 5, 3, 2)
+    assert "3 over the frequency cap until" in some.why
+    assert "2 not mailed" in some.why
+
+
+def test_where_everybody_left_is_over_the_frequency_cap_it_waits_or_is_dropped() -> None:
+    later = decide(
+        held(remaining=5, deferred=3, deferred_until=NOW + HOUR, capped=2),
+        now=NOW, messages_per_minute=60, rule=rule(),
+    )  # fmt: skip
+    assert (later.verdict, later.reason, later.start_at, later.to_send) == (
+        "reschedule", "frequency_cap", NOW + HOUR, 3
+    )  # fmt: skip
+    never = decide(held(remaining=5, capped=5), now=NOW, messages_per_minute=60, rule=rule())
+    assert (never.verdict, never.reason, never.capped) == ("drop", "frequency_cap", 5)

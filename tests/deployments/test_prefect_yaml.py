@@ -46,6 +46,7 @@ TRIGGER = {
 }
 
 RUNBOOKS = (
+    "apologise",
     "backup",
     "validate",
     "verify",
