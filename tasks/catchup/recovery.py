@@ -311,8 +311,6 @@ class Recovery:
                     "reason": one.reason,
                     "why": one.why,
                     "latest_useful_at": iso(one.deadline),
-                    "deferred": one.deferred,
-                    "capped": one.capped,
                 },
             )
         return questions

@@ -294,6 +294,7 @@ class Witnesses:
                 "path": str(path),
                 "digest": ledger.digest,
                 "counts": counts,
+                "capped": len(self.capped(held.id)),
                 "audience": sum(counts.values()),
                 "planned_at": iso(held.planned_at),
                 "kind": held.kind,

@@ -339,6 +339,9 @@ def impact_lines(figures: Figures) -> tuple[ImpactLine, ...]:
 def _campaign(row: dict[Any, Any], ledgers: Any) -> CampaignRow:
     entry = ledgers.get(int(row["campaign_id"]), {})
     late = int(row["delayed"]) > 0
+    reason = str(entry.get("why") or entry.get("reason", ""))
+    if capped := int(entry.get("capped", 0)):
+        reason += f"; {plural(capped, 'person', 'people')} dropped for the frequency cap"
     return CampaignRow(
         campaign_id=int(row["campaign_id"]),
         name=str(row["name"]),
@@ -346,7 +349,7 @@ def _campaign(row: dict[Any, Any], ledgers: Any) -> CampaignRow:
         planned_at=_moment(row["send_at"]),
         latest_useful_at=_moment(row["latest_useful_at"]),
         verdict=str(entry.get("verdict", "")),
-        reason=str(entry.get("why") or entry.get("reason", "")),
+        reason=reason,
         due=int(row["due"]),
         delayed=int(row["delayed"]),
         on_time=int(row["on_time"]),
