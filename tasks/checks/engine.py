@@ -37,6 +37,10 @@ _MEMORY = "512MiB"
 _MOST_THREADS = 4
 
 # Its log quotes values of rows that make a query fail; what goes wrong is told by findings, without values.
+sa.dialects.registry.register(
+    "duckdb", "duckdb_sqlalchemy", "Dialect"
+)  # or every installed package is looked through
+
 logging.getLogger("great_expectations").setLevel(logging.CRITICAL)
 
 

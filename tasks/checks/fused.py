@@ -55,6 +55,7 @@ class FusedExecutionEngine(DuckDBExecutionEngine):
         self._known: dict[str, Measure] = {}
         self._done: Metrics = {}
         self._failed: dict[Any, str] = {}
+        self._active: tuple[Any, str] = (None, "")
 
     def prepare(
         self,
@@ -228,6 +229,11 @@ class FusedExecutionEngine(DuckDBExecutionEngine):
     def _table_name(self) -> str:
         """Return the table of the active batch; empty where a batch is not a table as a whole."""
         data: Any = self.batch_manager.active_batch_data
+        if data is not self._active[0]:  # asked a few times for every metric
+            self._active = (data, self._name_of(data))
+        return self._active[1]
+
+    def _name_of(self, data: Any) -> str:
         chosen = getattr(data.selectable, "element", None)
         if chosen is None or str(chosen.whereclause) not in ("true", "None"):
             return ""

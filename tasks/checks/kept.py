@@ -25,7 +25,7 @@ import numpy.typing as npt
 
 Keys = npt.NDArray[np.uint64]
 
-ENGINE_VERSION = 1
+ENGINE_VERSION = 2
 """Raised whenever the same question would be answered differently: what was kept before is then read again."""
 
 _SEAL = 32
@@ -48,7 +48,7 @@ class Kept:
         """Return what is kept of a table, a dictionary that the caller changes and gives back to `keep_figures`."""
         if table not in self._tables:
             content = self._read(self.folder / f"{_named(table)}.json")
-            self._tables[table] = json.loads(content) if content is not None else {}
+            self._tables[table] = json.loads(bytes(content)) if content is not None else {}
         return self._tables[table]
 
     def keep_figures(self, table: str) -> None:
@@ -76,12 +76,12 @@ class Kept:
     def _keys_path(self, segment: str, asked: str) -> Path:
         return self.folder / "keys" / segment / f"{asked}.u64"
 
-    def _read(self, path: Path) -> bytes | None:
+    def _read(self, path: Path) -> memoryview | None:
         try:
             content = path.read_bytes()
         except OSError:
             return None
-        seal, body = content[:_SEAL], content[_SEAL:]
+        seal, body = content[:_SEAL], memoryview(content)[_SEAL:]
         return body if hmac.compare_digest(seal, self._seal(path, body)) else None
 
     def _write(self, path: Path, body: bytes) -> None:
@@ -98,7 +98,7 @@ class Kept:
             finally:
                 fresh.unlink(missing_ok=True)
 
-    def _seal(self, path: Path, body: bytes) -> bytes:
+    def _seal(self, path: Path, body: bytes | memoryview) -> bytes:
         """Return the seal of what lies at `path`: the place is part of it, so that files cannot be exchanged."""
         place = path.relative_to(self.folder).as_posix().encode()
         key = hmac.digest(self._secret, place, "sha256")
@@ -123,8 +123,10 @@ def can_keep(value: Any) -> bool:
 
 
 def as_json(value: Any) -> Any:
-    """Return a figure as JSON holds it, without loss."""
+    """Return a figure, or the counts of bins, as JSON holds it, without loss."""
     match value:
+        case dict():
+            return {"counts": value}
         case datetime():
             return {"moment": value.isoformat()}
         case date():
@@ -143,6 +145,8 @@ def from_json(value: Any) -> Any:
             return datetime.fromisoformat(text)
         case ("day", text):
             return date.fromisoformat(text)
+        case ("counts", counts):
+            return counts
         case (_, text):
             return Decimal(text)
 

@@ -9,11 +9,16 @@ the table from them. Measures without parts are taken by `measuring` in ways of 
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time
+from fractions import Fraction
 from functools import reduce
 from typing import Any, Literal
+
+import numpy as np
+import numpy.typing as npt
 
 from tasks.checks.sql import literal, quote
 
@@ -165,6 +170,35 @@ def _naive(value: Any) -> datetime | None:
 
 
 @dataclass(frozen=True)
+class Spread:
+    """How many values of a column lie in each bin, by the bin's name; nothing of those that lie in none.
+
+    Attributes:
+        column: the column.
+        bin: the name of a value's bin, in SQL: one that a contract or a rule gives, never the value of a row.
+    """
+
+    column: str
+    bin: str
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return (self.column,)
+
+    def parts(self) -> tuple[str, ...]:
+        """Return the aggregates of a segment."""
+        return (f"histogram({self.bin})",)
+
+    def merged(self, rows: Sequence[Row]) -> Any:
+        """Return the measure of the table from the parts of its segments."""
+        total: Counter[str] = Counter()
+        for row in rows:
+            total.update(row[0] or {})
+        return dict(sorted(total.items()))
+
+
+@dataclass(frozen=True)
 class Repeats:
     """How many rows share their values of `columns` with another row; a row that lacks one of them is not compared."""
 
@@ -245,6 +279,38 @@ class Whole:
 
 
 @dataclass(frozen=True)
+class Quantiles:
+    """The values that `shares` of a column's values do not exceed: DuckDB's `quantile_disc`, None without values."""
+
+    column: str
+    shares: tuple[float, ...]
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """The columns that are read."""
+        return (self.column,)
+
+    @property
+    def expression(self) -> str:
+        """The aggregate that takes them from the whole table."""
+        return f"quantile_disc({quote(self.column)}, {list(self.shares)})"
+
+    @property
+    def exact(self) -> bool:
+        """Whether DuckDB reads the shares as decimals, and so finds places without rounding."""
+        return not any("e" in repr(share) for share in self.shares)
+
+    def of(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> list[Any] | None:
+        """Return them from the values in order and how often each occurs."""
+        if not len(values):
+            return None
+        upto = np.cumsum(counts)
+        rows = int(upto[-1])
+        places = [max(1, math.ceil(rows * Fraction(repr(share)))) for share in self.shares]
+        return [values[np.searchsorted(upto, place)].item() for place in places]
+
+
+@dataclass(frozen=True)
 class HasType:
     """Whether the type of a column does not fit a regular expression: 1 or 0. Reads no row."""
 
@@ -257,8 +323,21 @@ class HasType:
         return (self.column,)
 
 
-Measure = Rows | Figure | BadRows | OutOfRange | Repeats | Steps | Orphans | Misadded | Whole | HasType
-Mergeable = Rows | Figure | BadRows | OutOfRange
+Measure = (
+    Rows
+    | Figure
+    | BadRows
+    | OutOfRange
+    | Spread
+    | Repeats
+    | Steps
+    | Orphans
+    | Misadded
+    | Whole
+    | Quantiles
+    | HasType
+)
+Mergeable = Rows | Figure | BadRows | OutOfRange | Spread
 
 
 # ---- the measures of stock expectations, by the name of the metric
@@ -357,8 +436,7 @@ def _figure(
 
 
 def _quantiles(asked: dict[str, Any]) -> Measure:
-    shares = [float(share) for share in asked["quantiles"]]
-    return Whole(f"quantile_disc({_one(asked)}, {shares})", (asked["column"],))
+    return Quantiles(asked["column"], tuple(float(share) for share in asked["quantiles"]))
 
 
 def _some_missing(asked: dict[str, Any]) -> Measure:

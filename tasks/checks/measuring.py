@@ -8,6 +8,8 @@ the whole table whichever segments were read; a property test holds it against t
 
 from __future__ import annotations
 
+import hashlib
+import itertools
 import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -28,6 +30,7 @@ from tasks.checks.measures import (
     Misadded,
     Orphans,
     OutOfRange,
+    Quantiles,
     Repeats,
     Steps,
     Whole,
@@ -43,6 +46,8 @@ _MOMENT = re.compile(r"^(DATE|TIMESTAMP(_S|_MS|_NS)?( WITH TIME ZONE)?)$")
 _NESTED = re.compile(r"^(STRUCT|MAP|UNION|VARIANT)|\[\d*\]$")
 _BATCH_ROWS = 131_072
 _SUSPECTS = 10_000
+_DISTINCT = 50_000  # numbers of a column that are counted one by one
+_NO_KEYS: Keys = np.empty(0, np.uint64)
 _MANY = 8  # new keys are looked up among the old ones while there are at least this many times more of those
 
 
@@ -128,26 +133,35 @@ class Measurer:
 
         Only as many segments as hold that many bad rows are read, from the first one on; all in one statement.
         """
-        asked, repeated = {}, {}
+        found: dict[Measure, list[tuple[Any, ...]]] = {}
+        asked, repeated, named = {}, {}, {}
+        kept = self._kept_examples(name)
         for at, one in enumerate(dict.fromkeys(measures)):
             answer = self._answers[name, one]
             if not answer.value:
                 continue
+            enough = most if answer.keys is None else most * _MANY  # many rows may share a key
+            read = _first(answer.by_segment, enough)
+            if digest := self._asked_examples(name, one, columns, most, read):
+                named[digest] = one
+            if (known := kept.get(digest)) is not None:
+                found[one] = [tuple(map(from_json, row)) for row in known]
+                continue
             held = f"mailstay_repeated_{at}"
             if isinstance(one, Repeats) and answer.keys is not None:
                 repeated[held] = self._keys_table(name, one, answer.keys)
-            enough = most if answer.keys is None else most * _MANY  # many rows may share a key
-            source, where = self._bad(name, one, self._scan(name, _first(answer.by_segment, enough)), held)
+            source, where = self._bad(name, one, self._scan(name, read), held)
             listed = ", ".join(f"here.{quote(column)}" for column in columns)
             asked[one] = (
                 f"SELECT DISTINCT {listed} FROM {source} WHERE {where} ORDER BY ALL LIMIT {int(most)}"
             )
-        if not asked:
-            return {}
-        numbered = [f"SELECT {at}, * FROM ({query})" for at, query in enumerate(asked.values())]
-        with self._held(**repeated):
-            rows = self._ask(" UNION ALL ".join(numbered))
-        return {one: [row[1:] for row in rows if row[0] == at] for at, one in enumerate(asked)}
+        if asked:
+            numbered = [f"SELECT {at}, * FROM ({query})" for at, query in enumerate(asked.values())]
+            with self._held(**repeated):
+                rows = self._ask(" UNION ALL ".join(numbered))
+            found |= {one: [row[1:] for row in rows if row[0] == at] for at, one in enumerate(asked)}
+        self._keep_examples(name, {digest: found[one] for digest, one in named.items()})
+        return found
 
     # ---- one table
 
@@ -160,11 +174,13 @@ class Measurer:
             elif isinstance(one, HasType):
                 answers[one] = Answer(int(re.search(one.family, table.columns[one.column]) is None))
         ask = [one for one in todo if one not in answers]
-        answers |= self._merge(name, [one for one in ask if isinstance(one, Mergeable)])
+        answers |= self._merge(
+            name, [one for one in ask if isinstance(one, Mergeable)], self._edges(name, ask)
+        )
         listing = [one for one in ask if isinstance(one, Repeats | Steps) and self._listable(table, one)]
         self._list(name, [one.columns for one in listing])
         for one in ask:
-            if one not in answers and not isinstance(one, Whole):
+            if one not in answers and not isinstance(one, Whole | Quantiles):
                 try:
                     answers[one] = self._other(name, one)
                 except _duckdb_error() as error:
@@ -172,7 +188,11 @@ class Measurer:
         for (of, _), listed in self._listed.items():
             for each in listed if of == name else ():
                 each.keys = None
-        return answers | self._whole(name, [one for one in ask if isinstance(one, Whole)])
+        quantiles = {one: self._quantiles(name, one) for one in ask if isinstance(one, Quantiles)}
+        answers |= {one: answer for one, answer in quantiles.items() if answer is not None}
+        return answers | self._whole(
+            name, [one for one in ask if isinstance(one, Whole | Quantiles) and one not in answers]
+        )
 
     def _other(self, name: str, measure: Measure) -> Answer:
         match measure:
@@ -186,10 +206,13 @@ class Measurer:
                 return self._misadded(name, measure)
         raise TypeError(f"{type(measure).__name__} is measured elsewhere")
 
-    def _merge(self, name: str, merging: list[Mergeable]) -> dict[Measure, Answer]:
-        """Answer all that aggregates of the segments answer."""
+    def _merge(
+        self, name: str, merging: list[Mergeable], also: Mapping[str, tuple[str, ...]]
+    ) -> dict[Measure, Answer]:
+        """Answer all that aggregates of the segments answer; `also` are taken for later in the same pass."""
         parts = {one: one.parts() for one in merging}
-        found, errors = self._parts(name, {part: one.columns for one in merging for part in parts[one]})
+        asked = {part: one.columns for one in merging for part in parts[one]}
+        found, errors = self._parts(name, {**asked, **also})
         answers: dict[Measure, Answer] = {}
         for one in merging:
             if broken := [errors[part] for part in parts[one] if part in errors]:
@@ -257,7 +280,7 @@ class Measurer:
                         {
                             digests[part]: as_json(value)
                             for part, value in row.items()
-                            if part in digests and can_keep(value)
+                            if part in digests and (can_keep(value) or part.startswith("histogram("))
                         }
                     )
         return list(found.values()), errors
@@ -294,7 +317,7 @@ class Measurer:
     def _refused(self, name: str, part: str) -> str:
         """Return why DuckDB cannot make sense of an aggregate; empty if it can. Reads nothing."""
         try:
-            self._ask(f"EXPLAIN SELECT {part} FROM {quote(name)}")
+            self._ask(f"EXPLAIN SELECT {part} FROM {quote(name)} here")
         except _duckdb_error() as error:
             return str(error)
         return ""
@@ -307,7 +330,7 @@ class Measurer:
             return str(error)
         return "it cannot be evaluated for every row"
 
-    def _whole(self, name: str, measures: list[Whole]) -> dict[Measure, Answer]:
+    def _whole(self, name: str, measures: Sequence[Whole | Quantiles]) -> dict[Measure, Answer]:
         if not measures:
             return {}
         asked = [one.expression for one in measures]
@@ -318,6 +341,65 @@ class Measurer:
             if len(measures) == 1:
                 return {measures[0]: Answer(error=str(error))}
             return {one: answer for each in measures for one, answer in self._whole(name, [each]).items()}
+
+    def _quantiles(self, name: str, measure: Quantiles) -> Answer | None:
+        """Answer from how often each number occurs, which is kept; None where there are too many, or no numbers."""
+        table, column = self.tables[name], measure.column
+        whole = _INTEGER.match(table.columns[column])
+        if not whole and table.columns[column] not in ("FLOAT", "DOUBLE"):
+            return None
+        if not self._segment(name, 0) or column in table.personal or not measure.exact:
+            return None
+        spread = self._spread(name, column, np.int64 if whole else np.float64)
+        return Answer(measure.of(*spread)) if spread is not None else None
+
+    def _spread(
+        self, name: str, column: str, kind: type[np.int64 | np.float64]
+    ) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]] | None:
+        """Return the numbers of a column in order and how often each occurs; None if they are too many to keep."""
+        assert self._kept is not None
+        segments = self.tables[name].segments
+        asked = digest_asked("occurring", column, self.tables[name].columns)
+        figures = self._kept.figures(name).setdefault("occurring", {})
+        noted = figures.get(asked, {})
+        if noted.get("many"):
+            return None
+        before, now = Counter(noted.get("segments", ())), Counter(segments)
+        pairs = {segment: self._kept.keys(segment, asked) for segment in before - now}
+        if any(pair is None for pair in pairs.values()):  # what has gone is not known: all is counted again
+            noted, before, pairs = {}, Counter(), {}
+        values = [np.array(noted.get("values", ()), kind)]
+        counts = [np.array(noted.get("counts", ()), np.int64)]
+        came = [segments.index(segment) for segment in now - before]
+        for segment, pair in itertools.chain(pairs.items(), self._occurring(name, column, kind, asked, came)):
+            one, times = pair.reshape(2, -1)  # type: ignore[union-attr]
+            values.append(one.view(kind))
+            counts.append(times.view(np.int64) * (now[segment] - before[segment]))
+            if sum(map(len, values)) > 4 * _DISTINCT:
+                values, counts = map(list, zip(_added(values, counts), strict=True))
+            if len(values[0]) > _DISTINCT:
+                figures[asked] = {"many": True}
+                return None
+        found, times = _added(values, counts)
+        if len(found) > _DISTINCT:
+            figures[asked] = {"many": True}
+            return None
+        figures[asked] = {"segments": list(segments), "values": found.tolist(), "counts": times.tolist()}
+        return found, times
+
+    def _occurring(
+        self, name: str, column: str, kind: type[np.int64 | np.float64], asked: str, places: Sequence[int]
+    ) -> Iterator[tuple[str, Keys]]:
+        """Yield of segments the numbers of a column and how often each occurs, one after the other; they are kept."""
+        if not places:
+            return
+        assert self._kept is not None
+        sql = f"CAST(here.{quote(column)} AS {'BIGINT' if kind is np.int64 else 'DOUBLE'})"
+        for at, (numbers,) in zip(places, self._read_numbers(name, [sql], places), strict=True):
+            values, counts = np.unique(numbers.view(kind), return_counts=True)
+            pair = np.concatenate([values.view(np.uint64), counts.astype(np.int64).view(np.uint64)])
+            self._kept.keep_keys(self._segment(name, at), asked, pair)
+            yield self._segment(name, at), pair
 
     # ---- keys
 
@@ -362,32 +444,34 @@ class Measurer:
     def _read_keys(
         self, name: str, wanted: Sequence[tuple[str, ...]], read: Sequence[int]
     ) -> Iterator[list[tuple[Keys, bool]]]:
-        """Yield per segment the keys of each of `wanted`, without nulls, in the order of the rows."""
+        """Yield per segment the keys of each of `wanted`, and whether they are the values themselves."""
         asked = [self._key(self.tables[name], one) for one in wanted]
-        listed = ", ".join(f"{sql} AS k{at}" for at, (sql, _) in enumerate(asked))
+        for arrays in self._read_numbers(name, [sql for sql, _ in asked], read):
+            yield [(keys, exact) for keys, (_, exact) in zip(arrays, asked, strict=True)]
+
+    def _read_numbers(self, name: str, asked: Sequence[str], read: Sequence[int]) -> Iterator[list[Keys]]:
+        """Yield per segment what each expression of 64 bits gives, without nulls, in the order of the rows."""
+        listed = ", ".join(f"{sql} AS k{at}" for at, sql in enumerate(asked))
         query = f"SELECT {self._at(name)}, {listed} FROM {self._scan(name, read)} here"
         self.statements.append(query)
         reader = self.connection.sql(query).to_arrow_reader(_BATCH_ROWS)
-        open_segment, pieces = 0, [[] for _ in wanted]  # type: ignore[var-annotated]
+        open_segment, pieces = 0, [[] for _ in asked]  # type: ignore[var-annotated]
 
-        def finished() -> list[tuple[Keys, bool]]:
-            return [
-                (np.concatenate(piece) if piece else np.empty(0, np.uint64), exact)
-                for piece, (_, exact) in zip(pieces, asked, strict=True)
-            ]
+        def finished() -> list[Keys]:
+            return [np.concatenate(piece) if piece else _NO_KEYS for piece in pieces]
 
         for batch in reader:
             ends = np.asarray(batch.column(0))
             for start, end in _runs(ends):
                 while int(ends[start]) > open_segment:
                     yield finished()
-                    open_segment, pieces = open_segment + 1, [[] for _ in wanted]
+                    open_segment, pieces = open_segment + 1, [[] for _ in asked]
                 for piece, column in zip(pieces, batch.columns[1:], strict=True):
                     values = column.slice(start, end - start).drop_null()
                     piece.append(values.to_numpy(zero_copy_only=False).view(np.uint64))
         for _ in range(open_segment, len(read)):
             yield finished()
-            pieces = [[] for _ in wanted]
+            pieces = [[] for _ in asked]
 
     def _repeats(self, name: str, measure: Repeats) -> Answer:
         table, columns = self.tables[name], measure.columns
@@ -401,28 +485,70 @@ class Measurer:
         unique = Answer(0, by_segment=(0,) * len(listed))
         if exact and apart and all(one.ascending for one in there):
             return unique
-        repeated = self._repeated(name, measure)
-        answer = self._counted(name, measure, repeated, exact=exact) if len(repeated) else unique
-        self._note_repeated(name, measure, repeated)
+        held = self._suspects(name, measure)
+        answer = self._counted(name, measure, held) if any(map(len, held)) else unique
+        self._note_repeated(name, measure, held, answer)
         return answer
 
-    def _repeated(self, name: str, measure: Repeats) -> Keys:
-        """Return all keys that may occur twice: of segments that were compared before only new ones with them."""
-        before, suspects = self._repeated_before(name, measure)
-        places = range(self._pieces(name))
+    def _suspects(self, name: str, measure: Repeats) -> list[Keys]:
+        """Return of each segment the keys that may occur twice, as often as it has them.
+
+        Segments that were compared before are compared only with new ones, and only where they may hold the same keys.
+        """
+        columns, places = measure.columns, range(self._pieces(name))
+        before, noted = self._repeated_before(name, measure)
         new = []
         for at in places:  # a segment that stands there once more than before was not compared with itself
             if before[segment := self._segment(name, at)]:
                 before[segment] -= 1
             else:
                 new.append(at)
-        rows = [one.count for one in self._listed[name, measure.columns]]
+        rows = [one.count for one in self._listed[name, columns]]
         if sum(rows[at] for at in new) * _MANY > sum(rows):
-            return _twice(self._arrays(name, measure.columns, places))
-        fresh = np.sort(np.concatenate([np.empty(0, np.uint64), *self._arrays(name, measure.columns, new)]))
+            return self._found(name, columns, _twice(self._arrays(name, columns, places)), places)
+        fresh = np.sort(np.concatenate([_NO_KEYS, *self._arrays(name, columns, new)]))
         twice = fresh[1:][fresh[1:] == fresh[:-1]]
-        old = [at for at in places if at not in set(new)]
-        return np.unique(np.concatenate([suspects, twice, *self._found(name, measure.columns, fresh, old)]))
+        near = self._near(name, measure, new)
+        found = dict(zip(near, self._found(name, columns, fresh, near), strict=True))
+        old = np.concatenate([_NO_KEYS, *noted.values()])
+        suspects = np.unique(np.concatenate([old, twice, *found.values()]))
+        held = dict(zip(new, self._found(name, columns, suspects, new), strict=True))
+        for at in places:
+            if at not in held:
+                more = found.get(at, _NO_KEYS)
+                known = noted.get(self._segment(name, at), _NO_KEYS)
+                held[at] = np.concatenate([known, more[~np.isin(more, old)]])
+        return [held[at] for at in places]
+
+    def _edges(self, name: str, measures: Iterable[Measure]) -> dict[str, tuple[str, ...]]:
+        """Return the aggregates that bound the parts of keys of several columns, where they may be kept."""
+        if not self._segment(name, 0):
+            return {}
+        table = self.tables[name]
+        return {
+            f"{edge}({key})": (column,)
+            for one in measures
+            if isinstance(one, Repeats) and len(one.columns) > 1
+            for column in one.columns
+            if column in table.columns and column not in table.personal
+            for key, exact in [self._key(table, [column])]
+            if exact
+            for edge in ("min", "max")
+        }
+
+    def _near(self, name: str, measure: Repeats, new: Sequence[int]) -> list[int]:
+        """Return the places of other segments that no part of the key keeps apart from all `new` ones."""
+        edges = self._edges(name, [measure])
+        others = [at for at in range(self._pieces(name)) if at not in set(new)]
+        found, errors = self._parts(name, edges)
+        if errors or not edges or not new:
+            return others if new else []
+        # A segment without a value has no key either: its lowest is above its highest, so that it is near to none.
+        ends = np.array(
+            [[2 - at % 2 if one[p] is None else one[p] for at, p in enumerate(edges)] for one in found]
+        )
+        low, high = ends[:, 0::2], ends[:, 1::2]
+        return [at for at in others if ((low[at] <= high[new]) & (high[at] >= low[new])).all(axis=1).any()]
 
     def _found(self, name: str, columns: tuple[str, ...], some: Keys, places: Sequence[int]) -> list[Keys]:
         """Return which of the keys `some` each segment holds; only those are read whose ends have one between them."""
@@ -437,24 +563,33 @@ class Measurer:
             and np.searchsorted(values, kind(listed[at].low))
             < np.searchsorted(values, kind(listed[at].high), side="right")
         ]
+        if not near:
+            return [_NO_KEYS for _ in places]
         among = _finder(some)
         found = {
             at: keys[among(keys)] for at, keys in zip(near, self._arrays(name, columns, near), strict=True)
         }
-        return [found.get(at, np.empty(0, np.uint64)) for at in places]
+        return [found.get(at, _NO_KEYS) for at in places]
 
-    def _counted(self, name: str, measure: Repeats, suspects: Keys, *, exact: bool) -> Answer:
+    def _counted(self, name: str, measure: Repeats, held: list[Keys]) -> Answer:
         """Count the rows of repeated keys; those of hashes by value, in the segments that hold one."""
-        held = self._found(name, measure.columns, suspects, range(self._pieces(name)))
+        key, exact = self._key(self.tables[name], measure.columns)
         if exact:
             keys, times = np.unique(np.concatenate(held), return_counts=True)
-            repeated = keys[times > 1]
-            found = tuple(int(np.isin(keys, repeated).sum()) for keys in held)
-            return Answer(sum(found), by_segment=found, keys=repeated)
+            repeated, count = keys[times > 1], int(times[times > 1].sum())
+        else:
+            count, repeated = self._counted_by_value(name, measure, key, held)
+        found = tuple(int(np.isin(keys, repeated).sum()) for keys in held)
+        return Answer(count, by_segment=found, keys=repeated)
+
+    def _counted_by_value(self, name: str, measure: Repeats, key: str, held: list[Keys]) -> tuple[int, Keys]:
+        """Return how many rows repeat their values, and the keys of those; read only where that may have changed."""
         holding = [at for at, keys in enumerate(held) if len(keys)]
-        if not holding:  # what was suspected in an earlier snapshot is gone
-            return Answer(0, by_segment=(0,) * len(held))
-        key, _ = self._key(self.tables[name], measure.columns)
+        suspects = np.unique(np.concatenate(held))
+        asked = self._asked_count(name, held)
+        known = self._noted(name, measure).get("counted", {})
+        if known.get("asked") == asked:
+            return known["count"], np.array(known["keys"], np.uint64)
         listed = ", ".join(f"here.{quote(column)}" for column in measure.columns)
         scan = self._scan(name, holding)
         with self._held(mailstay_repeated=self._keys_table(name, measure, suspects)):
@@ -463,8 +598,7 @@ class Measurer:
                 f"WHERE {key} IN (FROM mailstay_repeated) GROUP BY {listed} HAVING count(*) > 1"
             )
         repeated = np.unique(np.array([group[0] for group in groups], dtype=np.uint64))
-        found = tuple(int(np.isin(keys, repeated).sum()) for keys in held)
-        return Answer(sum(int(group[1]) for group in groups), by_segment=found, keys=repeated)
+        return sum(int(group[1]) for group in groups), repeated
 
     def _keys_table(self, name: str, measure: Repeats, keys: Keys) -> Any:
         _, exact = self._key(self.tables[name], measure.columns)
@@ -638,23 +772,66 @@ class Measurer:
         if not (exact and listed.ascending):  # the ends say nearly all of an ascending list
             self._kept.keep_keys(segment, asked, listed.keys)
 
-    def _repeated_before(self, name: str, measure: Repeats) -> tuple[Counter[str], Keys]:
-        """Return how often each segment was compared with the others before, and the keys that were suspected then."""
-        if self._kept is None:
-            return Counter(), np.empty(0, np.uint64)
-        noted = self._kept.figures(name).get("repeated", {}).get(self._asked_keys(name, measure.columns), {})
-        return Counter(noted.get("segments", ())), np.array(noted.get("keys", ()), np.uint64)
+    def _noted(self, name: str, measure: Repeats) -> dict[str, Any]:
+        noted = self._kept.figures(name).get("repeated", {}) if self._kept is not None else {}
+        found: dict[str, Any] = noted.get(self._asked_keys(name, measure.columns), {})
+        return found
 
-    def _note_repeated(self, name: str, measure: Repeats, repeated: Keys) -> None:
+    def _repeated_before(self, name: str, measure: Repeats) -> tuple[Counter[str], dict[str, Keys]]:
+        """Return how often each segment was compared with the others before, and its keys that were suspected then."""
+        noted = self._noted(name, measure)
+        held = {segment: np.array(keys, np.uint64) for segment, keys in noted.get("held", {}).items()}
+        return Counter(noted.get("segments", ())), held
+
+    def _note_repeated(self, name: str, measure: Repeats, held: list[Keys], answer: Answer) -> None:
         table = self.tables[name]
         if self._kept is None or not self._segment(name, 0) or table.personal & set(measure.columns):
             return
-        noted = self._kept.figures(name).setdefault("repeated", {})
-        noted[self._asked_keys(name, measure.columns)] = (
-            {"segments": list(table.segments), "keys": repeated.tolist()}
-            if len(repeated) <= _SUSPECTS
-            else {}
-        )
+        noted: dict[str, Any] = {}
+        holding = {table.segments[at]: keys.tolist() for at, keys in enumerate(held) if len(keys)}
+        if sum(map(len, held)) <= _SUSPECTS:
+            noted = {"segments": list(table.segments), "held": holding}
+            if answer.keys is not None:
+                asked = self._asked_count(name, held)
+                noted["counted"] = {"asked": asked, "count": answer.value, "keys": answer.keys.tolist()}
+        self._kept.figures(name).setdefault("repeated", {})[self._asked_keys(name, measure.columns)] = noted
+
+    def _asked_count(self, name: str, held: list[Keys]) -> str:
+        holding = [self._segment(name, at) for at, keys in enumerate(held) if len(keys)]
+        return digest_asked(holding, _digest(np.unique(np.concatenate(held))))
+
+    def _kept_examples(self, name: str) -> dict[str, list[Any]]:
+        if self._kept is None or not self._segment(name, 0):
+            return {}
+        kept: dict[str, list[Any]] = self._kept.figures(name).get("examples", {})
+        return kept
+
+    def _asked_examples(
+        self, name: str, measure: Measure, columns: Sequence[str], most: int, read: Sequence[int] | None
+    ) -> str:
+        """Return the digest of all that examples depend on: the question and what is read; empty if none are kept."""
+        table = self.tables[name]
+        other = self.tables[measure.table] if isinstance(measure, Orphans | Misadded) else table
+        if not self._segment(name, 0) or not other.segments or table.personal & set(columns):
+            return ""
+        content = [table.segments[at] for at in (range(len(table.segments)) if read is None else read)]
+        keys = self._answers[name, measure].keys
+        repeated = _digest(keys) if keys is not None else ""
+        elsewhere = (other.segments, other.columns) if other is not table else ()
+        return digest_asked(measure, columns, most, content, elsewhere, repeated, table.columns)
+
+    def _keep_examples(self, name: str, found: Mapping[str, list[tuple[Any, ...]]]) -> None:
+        """Keep the examples of this time for the next: numbers and moments, never a text."""
+        if self._kept is None or not found:
+            return
+        now = {
+            asked: [[as_json(value) for value in row] for row in rows]
+            for asked, rows in found.items()
+            if all(can_keep(value) for row in rows for value in row)
+        }
+        if now != self._kept_examples(name):
+            self._kept.figures(name)["examples"] = now
+            self._kept.keep_figures(name)
 
     def _known_orphans(self, name: str, measure: Orphans) -> dict[str, int]:
         """Return the orphans of segments that are the same as when they were counted, in spite of other parents."""
@@ -780,6 +957,20 @@ def _listed(keys: Keys, signed: bool) -> _Listed:
     ascending = bool((values[1:] > values[:-1]).all())
     low, high = (values[0], values[-1]) if ascending else (values.min(), values.max())
     return _Listed(len(keys), int(low), int(high), ascending, keys)
+
+
+def _digest(keys: Keys) -> str:
+    return hashlib.sha256(keys.tobytes()).hexdigest()
+
+
+def _added(
+    values: Sequence[npt.NDArray[Any]], counts: Sequence[npt.NDArray[np.int64]]
+) -> tuple[npt.NDArray[Any], npt.NDArray[np.int64]]:
+    """Return each value once, in order, with the sum of its counts; those that no longer occur are left out."""
+    found, place = np.unique(np.concatenate(values), return_inverse=True)
+    total = np.zeros(len(found), np.int64)
+    np.add.at(total, place, np.concatenate(counts))
+    return found[total > 0], total[total > 0]
 
 
 def _twice(arrays: Sequence[Keys]) -> Keys:

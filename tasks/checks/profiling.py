@@ -6,12 +6,15 @@ watches is counted from the rows. No value of a personal-data column is among th
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, date, datetime, time
 from typing import Any
 
 from tasks.checks.contracts import Column, Contract
+from tasks.checks.errors import ChecksError
+from tasks.checks.measures import Measure, Spread
+from tasks.checks.measuring import Answer
 from tasks.checks.sql import literal, quote
 
 OTHER = "(other)"
@@ -67,7 +70,7 @@ def profile(
     contract: Contract,
     files: Iterable[str],
     columns: Mapping[str, str],
-    fetch: Callable[[str], Sequence[Sequence[Any]]],
+    measure: Callable[[str, Iterable[Measure]], Mapping[Measure, Answer]],
 ) -> TableProfile:
     """Return the figures of a table.
 
@@ -75,26 +78,26 @@ def profile(
         contract: says which columns are watched, and which hold personal data.
         files: its Parquet files.
         columns: the DuckDB type of each column.
-        fetch: answers a query over the table's view.
+        measure: measures a table, as `Measurer` does.
+
+    Raises:
+        ChecksError: the values of a column cannot be counted.
     """
     rows, nulls, newest = _from_footers(files, contract.personal_columns())
-    watched = {
-        name: spread
+    watched = [
+        Spread(name, bin_)
         for name, column in contract.columns.items()
-        if column.drift is not None and name in columns and (spread := _spread(name, column, columns[name]))
-    }
-    counts: dict[str, dict[str, int]] = {}
-    if watched:
-        histograms = ", ".join(f"histogram({spread})" for spread in watched.values())
-        (found,) = fetch(f"SELECT {histograms} FROM {quote(contract.table)}")  # noqa: S608
-        counts = {
-            name: {str(value): int(count) for value, count in sorted((one or {}).items())}
-            for name, one in zip(watched, found, strict=True)
-        }
+        if column.drift is not None and name in columns and (bin_ := _bin(name, column, columns[name]))
+    ]
+    counts = {}
+    for asked, answer in measure(contract.table, watched).items():
+        if answer.error:
+            raise ChecksError(answer.error)
+        counts[asked.columns[0]] = answer.value
     return TableProfile(rows, nulls, newest, counts)
 
 
-def _spread(name: str, column: Column, kind: str) -> str:
+def _bin(name: str, column: Column, kind: str) -> str:
     """Return the expression that names the bin of a value; empty where the column has a type that cannot be binned.
 
     The bins of numbers are fixed, two to an octave, with their sign: they need no second look at the data, mean the

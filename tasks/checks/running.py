@@ -284,7 +284,7 @@ class _Run:
     def compare(self, contract: Contract, table: TableData) -> None:
         """Hold the table against the past, and keep its figures for the future."""
         try:
-            found = profile(contract, table.files, self.columns[contract.table], self.engine.fetch)
+            found = profile(contract, table.files, self.columns[contract.table], self.measurer.measure)
             self.findings += self.comparing.findings(contract, found, self.engine.fetch)
         except Exception as error:  # whatever stops it: the comparison is broken, not the data
             message = f"{contract.table}: it could not be held against the past: {self.scrubbed(str(error))}"

@@ -17,6 +17,7 @@ import pytest
 from tasks.checks.contracts import Contract
 from tasks.checks.findings import CheckReport
 from tasks.checks.loading import load_contracts
+from tasks.checks.measuring import Measurer, Table
 from tasks.checks.past import Past
 from tasks.checks.profiling import Profiled, profile
 from tasks.checks.running import SnapshotData, TableData, check_data
@@ -177,8 +178,8 @@ class Tables:
             for name, path in files.items():
                 connection.execute(f"CREATE VIEW {name} AS SELECT * FROM '{path}'")
                 kinds = {row[0]: row[1] for row in connection.execute(f"DESCRIBE {name}").fetchall()}
-                fetch = lambda sql: connection.execute(sql).fetchall()  # noqa: E731
-                profiles[name] = profile(contracts[name], [path], kinds, fetch)
+                measurer = Measurer(connection, {name: Table((path,), kinds)})
+                profiles[name] = profile(contracts[name], [path], kinds, measurer.measure)
         return Past(
             snapshot_id=f"{self.source}/00000002",
             shapes={name: self.shape(name) for name in files},

@@ -25,8 +25,10 @@ from tasks.checks.measures import (
     Misadded,
     Orphans,
     OutOfRange,
+    Quantiles,
     Repeats,
     Rows,
+    Spread,
     Steps,
     Whole,
 )
@@ -66,6 +68,12 @@ MEASURES: list[Measure] = [
     Steps("moment", up=False, strictly=False),
     Orphans(("parent",), "parents", ("id",)),
     Whole('median("number")', ("number",)),
+    Quantiles("number", (0.0, 0.1, 0.5, 0.999)),
+    Quantiles("whole", (0.25, 1.0)),
+    Quantiles("moment", (0.5,)),
+    Repeats(("whole", "moment", "name")),
+    Spread("name", "CASE WHEN name IN ('a', 'b') THEN name WHEN name IS NOT NULL THEN '(other)' END"),
+    Spread("number", "CASE WHEN abs(number) <= 1e300 THEN CAST(floor(number) AS VARCHAR) ELSE '(other)' END"),
     HasType("name", "^VARCHAR$"),
 ]
 PARENT_MEASURES: list[Measure] = [
@@ -89,7 +97,25 @@ parents = st.lists(
     st.lists(st.tuples(st.integers(1, 6), st.integers(-2, 8)), max_size=4), min_size=1, max_size=3
 )
 States = list[tuple[list[list[Child]], list[list[tuple[int, int]]]]]
-states = st.lists(st.tuples(segments, parents), min_size=1, max_size=2)
+
+
+@st.composite
+def growing(draw: st.DrawFn) -> States:
+    """Return snapshots of which each keeps most segments of the one before it, and adds a few rows."""
+    children = draw(st.lists(st.lists(child, min_size=6, max_size=12), min_size=3, max_size=5))
+    owners = draw(parents)
+    history: States = [(children, owners)]
+    for _ in range(draw(st.integers(1, 3))):
+        fresh = draw(st.lists(child | st.sampled_from(children[0]), max_size=3))
+        gone = draw(st.none() | st.sampled_from(range(len(children))))
+        again = [children[draw(st.integers(0, len(children) - 1))]] if draw(st.booleans()) else []
+        children = [*(one for at, one in enumerate(children) if at != gone), *again, fresh]
+        owners = owners if draw(st.booleans()) else draw(parents)
+        history.append((children, owners))
+    return history
+
+
+states = st.lists(st.tuples(segments, parents), min_size=1, max_size=2) | growing()
 
 
 class Store:
@@ -127,13 +153,16 @@ class Store:
             connection.execute(f"CREATE VIEW {name} AS SELECT * FROM {parquet_scan(table.files)}")
         return Measurer(connection, tables, kept)
 
-    def answers(self, state: Any, kept: Kept | None) -> dict[Any, Answer]:
+    def answers(self, state: Any, kept: Kept | None) -> tuple[dict[Any, Answer], dict[Any, Any]]:
+        """Return the answers, and keys of a few bad rows."""
         measurer = self.measurer(state, kept)
-        return {
+        answers = {
             (name, one): answer
             for name, asked in (("children", MEASURES), ("parents", PARENT_MEASURES))
             for one, answer in measurer.measure(name, asked).items()
         }
+        shown = [one for one in MEASURES if isinstance(one, BadRows | Repeats | Orphans)]
+        return answers, measurer.examples("children", shown, ["id", "whole"], 100)
 
 
 def comparable(answers: dict[Any, Answer]) -> dict[Any, Any]:
@@ -153,10 +182,13 @@ def check_segments_give_the_whole(history: States, harm: int) -> None:
         store = Store(Path(folder))
         for children, owners in history:
             whole = ([[row for part in children for row in part]], [[row for part in owners for row in part]])
-            wanted = comparable(store.answers(whole, None))
+            answers, rows = store.answers(whole, None)
+            wanted = comparable(answers)
             for _ in range(2):
-                found = comparable(store.answers((children, owners), Kept(Path(folder, "kept"), b"secret")))
+                answers, shown = store.answers((children, owners), Kept(Path(folder, "kept"), b"secret"))
+                found = comparable(answers)
                 assert {one: (found[one], wanted[one]) for one in wanted if found[one] != wanted[one]} == {}
+                assert shown == rows
             files = sorted(path for path in Path(folder, "kept").rglob("*") if path.is_file())
             if files:  # one of what was kept is damaged or gets lost before the next snapshot
                 victim = files[harm % len(files)]
@@ -165,7 +197,7 @@ def check_segments_give_the_whole(history: States, harm: int) -> None:
                 victim.write_bytes(content) if harm % 3 else victim.unlink()
 
 
-@settings(max_examples=4)
+@settings(max_examples=6)
 @given(states, st.integers(0, 10_000))
 def test_segments_give_the_whole(history: States, harm: int) -> None:
     check_segments_give_the_whole(history, harm)
@@ -184,7 +216,11 @@ def people(first: int, last: int) -> list[Child]:
 
 ALL_PARENTS = [[(n, 8) for n in range(1, 6)]]
 MERGEABLE = [
-    one for one in MEASURES if not isinstance(one, Whole) and one.columns not in (("mail",), ("number",))
+    one
+    for one in MEASURES
+    if not isinstance(one, Whole)
+    and one.columns not in (("mail",), ("number",))
+    and one != Quantiles("moment", (0.5,))
 ]
 
 
@@ -309,3 +345,47 @@ def test_days_and_moments_with_a_zone_are_held_against_their_bounds(tmp_path: Pa
         for bound, bad in ((datetime(2011, 1, 1, 3), 0), (datetime(2010, 12, 31, 23), 1)):  # noqa: DTZ001
             asked = OutOfRange(column, f"NOT (\"{column}\" <= TIMESTAMP '{bound}')", None, bound)
             assert Measurer(connection, {"t": table}).measure("t", [asked])[asked].value == bad
+
+
+def test_numbers_by_which_quantiles_are_kept_are_those_of_duckdb(tmp_path: Path) -> None:
+    asked = Quantiles("number", tuple(at / 1000 for at in range(0, 1001, 7)))
+    rows = [(n, "a", float(n * 37 % 101), 1, 1, SOME_DAY, None) for n in range(100)]
+    store, found = Store(tmp_path), []
+    for count in (1, 3, 10, 99, 100):
+        parts = [rows[: count // 2], rows[count // 2 : count]]
+        kept = Kept(tmp_path / "kept", b"secret")
+        found.append(store.measurer((parts, ALL_PARENTS), kept).measure("children", [asked])[asked].value)
+        whole = store.measurer((parts, ALL_PARENTS), None).measure("children", [asked])[asked].value
+        assert found[-1] == whole
+    assert len({tuple(one) for one in found}) == 5
+
+
+def test_a_column_of_too_many_numbers_is_read_every_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("tasks.checks.measuring._DISTINCT", 10)
+    store, asked = Store(tmp_path), Quantiles("id", (0.5,))
+    for last in (40, 50):
+        state = ([people(0, 20), people(20, last)], ALL_PARENTS)
+        measurer = store.measurer(state, Kept(tmp_path / "kept", b"secret"))
+        assert measurer.measure("children", [asked])[asked].value == [last // 2 - 1]
+    assert [one.partition("(")[0] for one in measurer.statements] == ["SELECT quantile_disc"]
+
+
+def test_only_segments_that_may_hold_the_same_key_are_searched_for_it(tmp_path: Path) -> None:
+    """The moments of new rows lie after those of the old ones: of these no key list is read."""
+    days = [
+        [(n, f"n{n}", 0.5, 1, 1, SOME_DAY + timedelta(days=n), None) for n in range(20 * at, 20 * at + 20)]
+        for at in range(5)
+    ]
+    asked = Repeats(("name", "moment"))
+    store = Store(tmp_path)
+    store.measurer((days, ALL_PARENTS), Kept(tmp_path / "kept", b"secret")).measure("children", [asked])
+    new = [days[4][0], (100, "n100", 0.5, 1, 1, SOME_DAY + timedelta(days=100), None)]
+    again = store.measurer(([*days, new], ALL_PARENTS), Kept(tmp_path / "kept", b"secret"))
+    for file in again.tables["children"].files[:4]:
+        Path(file).unlink()
+        for path in (tmp_path / "kept" / "keys" / Path(file).stem).iterdir():
+            path.unlink()
+    answer = again.measure("children", [asked])[asked]
+    assert (answer.value, answer.by_segment) == (2, (0, 0, 0, 0, 1, 1))
