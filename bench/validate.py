@@ -8,6 +8,7 @@ in the Parquet segments that a backup would write; 13 kinds of violation are pla
 are the same stock suite on the fused and on the adapted engine; `SQL by hand` is the quickest set of DuckDB statements
 that we found, which keeps nothing. What the cases found is held against each other: if two differ, nothing is printed.
 `mailstay, again` proves the table after 1 % of its rows were appended, with what the run before it kept.
+`mailstay, one broken` has a rule that DuckDB refuses among the 25: it must come out as broken, the others as ever.
 CPU seconds are those of the whole process without its imports; objects are hashed by none. A peer that is not installed
 is left out, and said so.
 """
@@ -108,7 +109,9 @@ CHECKS = {
     "c24": ("expect_column_pair_values_a_to_be_greater_than_b", {"column_A": "received_at", "column_B": "occurred_at", "or_equal": True}),
     "c25": rows("SELECT c.campaign_id FROM campaigns c LEFT JOIN (SELECT campaign_id, count(*) n FROM {batch} e GROUP BY ALL) e ON e.campaign_id = c.campaign_id WHERE c.sent <> coalesce(e.n, 0)"),
 }
-def validate(batch, checks, extra=None):
+BROKEN = set()
+def raised(info): return info.get("raised_exception", any(isinstance(v, dict) for v in info.values()))
+def validate(batch, checks):
     import great_expectations as gx
     from great_expectations.expectations.registry import get_expectation_impl
     suite = gx.ExpectationSuite("s", [get_expectation_impl(kind)(**kwargs, meta={"check": name}) for name, (kind, kwargs) in checks.items()])
@@ -116,7 +119,8 @@ def validate(batch, checks, extra=None):
     found = {}
     for one in outcome.results:
         name = one.expectation_config.meta["check"]
-        assert not one.exception_info.get("raised_exception", any(isinstance(v, dict) for v in one.exception_info.values())), (name, one.exception_info)
+        assert raised(one.exception_info) == (name in BROKEN), (name, one.exception_info)
+        if name in BROKEN: continue
         count = one.result.get("unexpected_count")
         if count is None and "rows" in checks[name][0]: count = one.result["observed_value"]
         found[name] = [bool(one.success), count if name not in ("c01", "c02") else None]
@@ -157,6 +161,10 @@ pathlib.Path(work, f"{case}.sql").write_text("\\n".join(measurer.statements))
 say(found)
 """
 )
+BREAK = """
+CHECKS["c14"][1]["regex"] = "(?<=never)a look-behind"
+BROKEN.add("c14")
+"""
 STOCK = (
     HEAD
     + SUITE
@@ -263,7 +271,15 @@ assert twice and sent == 1, (twice, sent)
 GX = f"import sys; sys.path.insert(0, {str(ROOT)!r})\nfrom tasks.checks import engine, fused, suites\nimport pyarrow.parquet"
 IMPORTS = {
     **dict.fromkeys(
-        ("mailstay", "mailstay, keeping", "mailstay, again", "GX over DuckDB", "GX on pandas"), GX
+        (
+            "mailstay",
+            "mailstay, one broken",
+            "mailstay, keeping",
+            "mailstay, again",
+            "GX over DuckDB",
+            "GX on pandas",
+        ),
+        GX,
     ),
     "SQL by hand": "import duckdb",
     "pandera, polars": "import polars, pandera.polars",
@@ -324,6 +340,7 @@ def measure(options: argparse.Namespace, folder: Path) -> int:
     anew = "import shutil, sys; shutil.rmtree(sys.argv[3] + '/kept', ignore_errors=True)\n"
     texts = {
         "mailstay": OURS.replace("KEEP", "False"),
+        "mailstay, one broken": OURS.replace("KEEP", "False").replace(CONTEXT, BREAK + CONTEXT),
         "mailstay, keeping": anew + OURS.replace("KEEP", "True"),
         "mailstay, again": OURS.replace("KEEP", "True"),  # always after the one that keeps
         "SQL by hand": BY_HAND,
