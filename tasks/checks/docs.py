@@ -36,6 +36,10 @@ _POLICY = (
     "default-src 'none'; script-src 'unsafe-inline' 'self' file:; style-src 'unsafe-inline' 'self' file:; "
     "img-src data:; form-action 'none'; base-uri 'none'"
 )
+_ELSEWHERE = """<body>
+<p class="alert alert-info m-0">What is held against the source and against earlier snapshots (checksums, changes of the
+schema, the spread of values, consents that are gone) is no rule of Great Expectations:
+<a href="../result.html">the page of this snapshot</a> has it, with every severity.</p>"""
 _OUTSIDE = r"""(?:https?:)?//[^"')]*"""
 _DROPPED = re.compile(
     rf"""<script[^>]*\bsrc=["']{_OUTSIDE}["'][^>]*>\s*</script>|<link[^>]*>|<img[^>]*\bsrc=["']{_OUTSIDE}["'][^>]*>"""
@@ -56,7 +60,7 @@ def write_docs(context: Any, folder: Path, assets: Path | None = None) -> str:
 
     Args:
         context: the context of Great Expectations whose suites and results are shown.
-        folder: where to.
+        folder: where to, beside the `result.html` of the snapshot.
         assets: the folder for what all pages load, which several `folder`s may share; `assets` in `folder` if absent.
 
     Raises:
@@ -73,6 +77,8 @@ def write_docs(context: Any, folder: Path, assets: Path | None = None) -> str:
         final = folder / page.relative_to(fresh)
         up = os.path.relpath(assets or folder / "assets", final.parent)
         page.write_text(_at_home(page.read_text(encoding="utf-8"), up, str(final)), encoding="utf-8")
+    index = fresh / "index.html"
+    index.write_text(index.read_text(encoding="utf-8").replace("<body>", _ELSEWHERE, 1), encoding="utf-8")
     _put_assets(assets or fresh / "assets")
     shutil.rmtree(folder, ignore_errors=True)
     fresh.replace(folder)
