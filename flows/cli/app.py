@@ -470,11 +470,13 @@ def snapshots_show(
 
     _, store = _open_store(plan)
     manifest, cost = store.manifest(snapshot), costs(store, snapshot)
-    read = last_read(store, manifest.objects)
+    read, release = last_read(store, manifest.objects), store.info(snapshot).release
     if json_:
-        show.as_json({**show.plain(manifest), "costs": cost, "last_read": read})
+        show.as_json({**show.plain(manifest), "costs": cost, "last_read": read, "release": release})
     else:
         show.snapshot(manifest, cost, read)
+        if release is not None:
+            show.released(snapshot, release)
 
 
 @snapshots.command("diff")
@@ -744,6 +746,26 @@ def checks_show(
             show.table(columns, found)
         return
     show.as_json({"snapshots": told}) if json_ else show.checks_of(told)
+
+
+@checks.command("release")
+def checks_release(
+    snapshot: Annotated[str, typer.Argument(help="The id of a snapshot that checks have quarantined.")],
+    by: Annotated[str, typer.Option("--by", help="Your name, for the record.")],
+    because: Annotated[str, typer.Option("--because", help="Why the data is right as it is.")],
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Say that what the checks found is how the data is: the snapshot becomes valid, signed with your name and reason.
+
+    Look at the rows first (`checks show`). Needs the store's signing key. Damage cannot be released. A later `validate`
+    quarantines the snapshot again only if it finds what you did not look at.
+    """
+    from tasks.checks.steps import release_quarantine
+    from tasks.plan import load_plan
+
+    found = release_quarantine(load_plan(plan), snapshot, by, because)
+    show.as_json({"snapshot": snapshot, "release": found}) if json_ else show.released(snapshot, found)
 
 
 @checks.command("history")

@@ -416,6 +416,7 @@ def told_checks(told: Any, folder: Path, rule: str) -> dict[str, Any]:
         "state": told.state,
         "marked_by": told.marked_by,
         "last_good": told.last_good,
+        "release": plain(told.release),
         "findings": [plain(one) for one in told.findings if rule in ("", one.rule)],
         "unexercised": [one["rule"] for one in told.came_out("unexercised") if rule in ("", one["rule"])],
         "rules": len(told.rules),
@@ -449,10 +450,22 @@ def checks_of(told: Sequence[Mapping[str, Any]]) -> None:
                 f"{plural(len(one['unexercised']), 'rule')} held only because there was no value",
                 markup=False,
             )
+        if one["release"]:
+            out.print("Released by {by}: {because}".format(**one["release"]), markup=False)
         if one["state"] == "quarantined":
             out.print(f"Last good: {one['last_good'] or 'none'}", markup=False)
         if one["page"]:
             out.print(f"Page: {one['page']}", markup=False)
+
+
+def released(snapshot: str, release: Any) -> None:
+    """Print who says that a snapshot may be used, why, and in spite of what."""
+    out.print(
+        f"{snapshot} is valid: released by {release.by} on {when(release.at)}, because {release.because}",
+        markup=False,
+    )
+    for finding in release.findings:
+        out.print(f"  {finding['message']}", markup=False)
 
 
 def rule_history(found: Sequence[Mapping[str, Any]]) -> None:
@@ -534,7 +547,7 @@ def snapshot_list(found: Sequence[Any], rotten: Mapping[str, str]) -> None:
                 len(one.tables),
                 f"{one.rows:,}",
                 size(one.bytes),
-                one.state,
+                f"{one.state} (released)" if one.release else one.state,
                 one.verified or "—",
                 ", ".join(one.held_by) or "—",
             ]

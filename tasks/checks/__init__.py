@@ -21,6 +21,7 @@ from tasks.checks.planned import (
     rules_in_words,
 )
 from tasks.checks.proposing import propose_contracts
+from tasks.checks.releasing import release_snapshot
 from tasks.checks.result_page import gather, page_path
 from tasks.checks.writing import Proposed, write_contracts
 
@@ -53,6 +54,7 @@ __all__ = [
     "page_path",
     "propose_contracts",
     "read_history",
+    "release_snapshot",
     "remember",
     "rules_in_words",
     "run_checks",

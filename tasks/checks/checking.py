@@ -19,6 +19,7 @@ from tasks.checks.kept import Kept
 from tasks.checks.loading import default_contracts, load_contracts
 from tasks.checks.past import ConsentLog, Past
 from tasks.checks.profiling import Profiled, TableProfile
+from tasks.checks.releasing import BY, as_released, standing_release
 from tasks.checks.running import SnapshotData, TableData, check_data
 from tasks.checks.schema_drift import Shape
 from tasks.core import Clock, UsageError, crash_point
@@ -34,9 +35,6 @@ from tasks.snapshots import (
     read_ledger,
     split_name,
 )
-
-BY = "validate"
-"""Who the verdicts of checks are signed as."""
 
 
 def run_checks(
@@ -113,7 +111,8 @@ def run_checks(
     )
     if kept is not None:
         kept.forget_all_but({segment for table in tables.values() for segment in table.segments})
-    return replace(report, facts=report.facts | {"checksums": not found and not damaged})
+    report = replace(report, facts=report.facts | {"checksums": not found and not damaged})
+    return as_released(report, standing_release(store, snapshot_id))
 
 
 def mark_snapshot(store: Store, report: CheckReport, *, clock: Clock) -> Verdict:
@@ -124,6 +123,7 @@ def mark_snapshot(store: Store, report: CheckReport, *, clock: Clock) -> Verdict
         report.outcome,
         findings=[finding.as_dict() for finding in report.findings],
         facts=report.facts,
+        release=report.release,
         at=clock.now(),
         by=BY,
     )

@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Any, Literal
 
 from tasks.core import mask_addresses
+from tasks.snapshots import Release
 
 Severity = Literal["critical", "warning", "info"]
 Outcome = Literal["valid", "quarantined"]
@@ -106,6 +107,7 @@ class CheckReport:
         last_good: the newest valid snapshot before this one; empty if there is none.
         docs: the folder of the Data Docs; empty if none were written.
         results: how every rule came out, also those that held.
+        release: where the snapshot is valid because a person released it: who, why, and in spite of what.
     """
 
     snapshot_id: str
@@ -122,6 +124,7 @@ class CheckReport:
     last_good: str = ""
     docs: str = ""
     results: list[RuleResult] = field(default_factory=list)
+    release: Release | None = None
 
     def count(self, severity: Severity) -> int:
         """Return how many findings have this severity."""

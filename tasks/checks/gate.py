@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from tasks.checks.findings import SEVERITIES, CheckFinding, Outcome
 from tasks.core import plural
+from tasks.snapshots import Release
 
 _SHOWN = 12
 
@@ -68,6 +69,13 @@ def explain(snapshot_id: str, findings: Sequence[CheckFinding], checks: int, las
         text += f"\nBeside them {plural(len(lesser), 'finding')} of lesser severity."
     good = f"The last good snapshot is {last_good}." if last_good else "There is no good snapshot before it."
     return f"{text}\n{good}"
+
+
+def explain_release(snapshot_id: str, critical: Sequence[CheckFinding], release: Release) -> str:
+    """Return in words that a snapshot is valid because a person said so, and in spite of what."""
+    text = f"{snapshot_id} is valid: {release.by} released it on {release.at:%Y-%m-%d}, because {release.because}."
+    lines = [f"\n- {_line(finding, snapshot_id)}" for finding in critical[:_SHOWN]]
+    return text + "".join(lines) + _more(critical)
 
 
 def _line(finding: CheckFinding, snapshot_id: str) -> str:

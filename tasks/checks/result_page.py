@@ -12,9 +12,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from tasks.checks.checking import BY, last_good_before
+from tasks.checks.checking import last_good_before
 from tasks.checks.findings import SEVERITIES, CheckFinding
 from tasks.checks.history import read_history
+from tasks.checks.releasing import BY
 from tasks.checks.trends import Point, draw_trend
 from tasks.core import plural, replace_file
 from tasks.pages import (
@@ -31,7 +32,7 @@ from tasks.pages import (
     Table,
     render_html,
 )
-from tasks.snapshots import Store, Verdict, split_name
+from tasks.snapshots import Release, Store, Verdict, split_name
 
 SNAPSHOTS = 60
 """Snapshots that a trend shows."""
@@ -58,6 +59,7 @@ class Told:
         rules: the history's rows of this snapshot.
         trend: its tables over the snapshots until this one.
         docs: the way to its Data Docs from the page; empty if there are none.
+        release: where it is valid because a person said so: who, why, and in spite of what.
     """
 
     company: str
@@ -69,6 +71,7 @@ class Told:
     rules: Sequence[Mapping[str, Any]]
     trend: Mapping[str, Sequence[Point]]
     docs: str = ""
+    release: Release | None = None
 
     def came_out(self, status: str) -> list[Mapping[str, Any]]:
         """Return the rules that came out so."""
@@ -124,10 +127,11 @@ def gather(store: Store, snapshot_id: str, folder: Path, company: str) -> Told:
     rules = read_history(folder / "history", source=source, snapshot=snapshot_id).to_pylist()
     past = read_history(folder / "history", source=source, before=snapshot_id, last=SNAPSHOTS - 1).to_pylist()
     good = last_good_before(store, snapshot_id)
+    state = store.state(snapshot_id)
     return Told(
         company=company,
         snapshot_id=snapshot_id,
-        state=store.state(snapshot_id),
+        state=state,
         marked_by=states[-1].by if states else "",
         findings=[CheckFinding(**one) for one in said[-1].findings] if said else [],
         last_good=good.snapshot_id if good else "",
@@ -136,6 +140,7 @@ def gather(store: Store, snapshot_id: str, folder: Path, company: str) -> Told:
         docs="data-docs/index.html"
         if (page_path(folder, snapshot_id).parent / "data-docs/index.html").exists()
         else "",
+        release=states[-1].release if state == "valid" else None,
     )
 
 
@@ -159,7 +164,7 @@ def compose_result(told: Told) -> Document:
         kicker=f"{told.company} · Checks of a snapshot",
         standing={
             "quarantined": "Quarantined: nothing is restored or recovered from it.",
-            "valid": "Valid: restores and recoveries may use it.",
+            "valid": f"Valid{' by release' * (told.release is not None)}: restores and recoveries may use it.",
         }.get(told.state, "Not proven: restores do not use it."),
         good=told.state == "valid",
         notice="",
@@ -234,6 +239,8 @@ def _bottom_line(told: Told, bad: bool) -> Iterator[tuple[str, str]]:
             "Since",
             "New in this snapshot." if oldest == told.snapshot_id else f"The oldest stands since {oldest}.",
         )
+    if told.release is not None:
+        yield "Released", f"By {told.release.by} on {_time(told.release.at)}: {told.release.because}"
     if bad:
         yield (
             "Use instead",
@@ -244,7 +251,7 @@ def _bottom_line(told: Told, bad: bool) -> Iterator[tuple[str, str]]:
         yield (
             "Next",
             "Look at the rows with the command at the end of this page, mend the source and back up again, or correct "
-            "the contract and validate again.",
+            "the contract and validate again. If this is how the data is, say so with the last command there.",
         )
 
 
@@ -368,6 +375,11 @@ def _further(told: Told) -> Iterator[Block]:
         f"mailstay checks show {told.snapshot_id} --rule {failed} --rows 20 --name 'your name'",
     )
     yield Code("When did this start", f"mailstay checks history --rule {failed}")
+    if told.state == "quarantined":
+        yield Code(
+            "This is how the data is: release the snapshot, signed",
+            f"mailstay checks release {told.snapshot_id} --by 'your name' --because 'why'",
+        )
     if told.docs:
         yield Paragraph("Data Docs of Great Expectations: every rule with what was seen", href=told.docs)
     yield Paragraph("All snapshots of all sources", href="../../index.html")

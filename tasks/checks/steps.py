@@ -14,12 +14,13 @@ from tasks.checks.findings import CheckFinding, CheckReport, Outcome
 from tasks.checks.history import remember
 from tasks.checks.kept import forget_kept
 from tasks.checks.planned import contracts_of
+from tasks.checks.releasing import release_snapshot
 from tasks.checks.result_page import page_path, write_index, write_page
 from tasks.checks.rows import bad_rows
 from tasks.core import UsageError, crash_point, open_clock, plural
 from tasks.incidents import open_journal
 from tasks.plan import LoadedPlan, load_plan
-from tasks.snapshots import Store, split_name
+from tasks.snapshots import Release, Store, split_name
 from tasks.snapshots.steps import open_plan_store
 
 _TABLE_ROWS = 100
@@ -190,6 +191,27 @@ def rows_behind(
         asked = {"by": name, "snapshot": snapshot_id, "rule": rule, "most": most}
         journal.put_state("checks.rows_shown", {**asked, "at": journal.clock.now().isoformat()})
     return bad_rows(store, snapshot_id, contracts, rule, most)
+
+
+def release_quarantine(loaded: LoadedPlan, snapshot_id: str, by: str, because: str) -> Release:
+    """Release a snapshot from its quarantine, write its page anew, and write it down in every open incident.
+
+    Raises:
+        UsageError: see `release_snapshot`.
+    """
+    store, folder = open_plan_store(loaded), checks_folder(loaded)
+    with open_journal(loaded) as journal:
+        verdict = release_snapshot(store, snapshot_id, by=by, because=because, at=journal.clock.now())
+        assert verdict.release is not None
+        write_page(store, snapshot_id, folder, loaded.plan.name)
+        write_index(store, folder, loaded.plan.name)
+        rules = [one["rule"] for one in verdict.release.findings]
+        text = f"{verdict.release.by} released {snapshot_id} from quarantine: {verdict.release.because}"
+        for incident in journal.incidents():
+            noted = (one.text for one in journal.timeline(incident.id) if one.kind == "snapshot_released")
+            if incident.is_open and text not in noted:
+                journal.note(incident.id, "snapshot_released", text, {"rules": rules})
+    return verdict.release
 
 
 def conclude(checked: list[Checked]) -> Validated:

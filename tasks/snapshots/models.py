@@ -229,11 +229,28 @@ class Manifest(Record):
         return sum({ref.sha256: ref.bytes for ref in self.objects}.values())
 
 
+class Release(Record):
+    """What a person says of findings after looking at the rows: this is how it is, the snapshot may be used.
+
+    Args:
+        by: who says so.
+        because: why, in their words.
+        at: when.
+        findings: the critical findings that they looked at; one that is not among them still quarantines.
+    """
+
+    by: str
+    because: str
+    at: AwareDatetime
+    findings: list[dict[str, Any]]
+
+
 class Verdict(Record):
     """A signed statement about a snapshot: what a check or a verification found.
 
     `state` decides what the snapshot may be used for; a verification (`level` set) leaves the state alone. `facts` are
-    the figures that later snapshots are held against, without personal data; not written where there are none.
+    the figures that later snapshots are held against, without personal data. `release` is there where the snapshot is
+    valid because a person said so. Neither is written where there is none.
     """
 
     store_id: str
@@ -245,15 +262,13 @@ class Verdict(Record):
     ok: bool = True
     findings: list[dict[str, Any]] = []
     facts: dict[str, Any] = {}
+    release: Release | None = None
     at: AwareDatetime
     by: str
 
     @model_serializer(mode="wrap")
     def _as_it_was_signed(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        body: dict[str, Any] = handler(self)
-        if not self.facts:
-            del body["facts"]
-        return body
+        return _without_empty(handler(self), "facts", "release")
 
 
 class ReadBack(Record):
@@ -378,6 +393,7 @@ class SnapshotInfo:
         tables: the names of its tables.
         verified: the highest level its latest verification passed, None if it never did or failed.
         held_by: the reasons of its active holds.
+        release: where it is valid because a person said so: who, why, and in spite of what.
     """
 
     snapshot_id: str
@@ -392,6 +408,7 @@ class SnapshotInfo:
     state: State
     verified: Level | None
     held_by: list[str]
+    release: Release | None = None
 
 
 def object_path(sha256: str) -> str:

@@ -29,6 +29,7 @@ from tasks.snapshots.models import (
     ObjectRef,
     ReadBack,
     Record,
+    Release,
     SnapshotInfo,
     State,
     Tombstone,
@@ -342,6 +343,7 @@ class Store:
         at: datetime,
         by: str,
         facts: dict[str, Any] | None = None,
+        release: Release | None = None,
     ) -> Verdict:
         """Record, signed, that the snapshot is `valid` or `quarantined` (or only `committed` again), and why.
 
@@ -352,8 +354,10 @@ class Store:
             at: when, by the caller's clock.
             by: what found it, such as `validate`.
             facts: figures of the snapshot that later ones are held against, without personal data.
+            release: who says that it may be used in spite of `findings`, and why.
         """
-        return self._say(snapshot_id, state=state, findings=findings, facts=facts or {}, at=at, by=by)
+        said = {"findings": findings, "facts": facts or {}, "release": release, "at": at, "by": by}
+        return self._say(snapshot_id, state=state, **said)
 
     def note_verified(
         self, snapshot_id: str, level: Level, *, findings: Findings, at: datetime, by: str
@@ -759,6 +763,7 @@ class Store:
             state=_state(verdicts),
             verified=_verified(verdicts),
             held_by=[hold.reason for hold in holds],
+            release=_release(verdicts),
         )
 
 
@@ -839,6 +844,11 @@ def _deciding(verdicts: list[Verdict | Damaged]) -> Verdict | Damaged | None:
 def _state(verdicts: list[Verdict | Damaged]) -> State:
     decides = _deciding(verdicts)
     return decides.state if isinstance(decides, Verdict) and decides.state is not None else "committed"
+
+
+def _release(verdicts: list[Verdict | Damaged]) -> Release | None:
+    decides = _deciding(verdicts)
+    return decides.release if isinstance(decides, Verdict) else None
 
 
 def _verified(verdicts: list[Verdict | Damaged]) -> Level | None:
