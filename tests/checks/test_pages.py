@@ -216,10 +216,10 @@ def test_the_index_of_data_docs_is_complete_offline(
     until(lambda: rows.count() == 3)
     page.click("#Expectation-Suites-tab")
     page.locator("#Expectation-Suites tbody tr").first.wait_for(state="visible")
+    only_files(seen, checked)
     page.click("text=the page of this snapshot")
     page.wait_for_url("**/00000003/result.html")
     assert "is quarantined" in page.inner_text("h1"), "what Data Docs do not hold is one click away"
-    only_files(seen, checked)
 
 
 def test_a_validation_page_of_data_docs_is_complete_offline(
