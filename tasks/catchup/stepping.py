@@ -445,6 +445,10 @@ class Stepping:
         patience = timedelta(minutes=max(1, desk.plan.plan.detection.stalled_minutes))
         last_sent, moved_at = -1, desk.clock.now()
         while (now := desk.provider.campaign(campaign_id)).status not in OVER:
+            if now.status == "paused" and campaign_id in desk.stopped_by_us():
+                # A response came in between. Its pause has done its work; who is left goes into the next step.
+                self._stop(step, campaign_id, "the response had stopped it")
+                return
             if now.status in ("paused", "draft"):
                 raise Stopped(
                     "A catch-up campaign was stopped, by the provider or by a person",
@@ -496,7 +500,8 @@ class Stepping:
 
     def _stop(self, step: Step, campaign_id: int, why: str) -> None:
         def end() -> None:
-            if self.desk.provider.capabilities.find("cancel", "running") is None:
+            running = self.desk.provider.campaign(campaign_id).status == "running"
+            if running and self.desk.provider.capabilities.find("cancel", "running") is None:
                 self.desk.provider.pause(campaign_id)
             self.desk.provider.cancel(campaign_id)
 

@@ -346,6 +346,32 @@ def test_whatever_happens_in_an_outage_the_promise_is_kept_in_two_thousand_histo
         play(**world)
 
 
+def test_a_response_in_the_middle_of_a_catch_up_leaves_no_step_stopped_for_ever() -> None:
+    # Found as a history of which nothing could be left out: a killed recovery, a response, two lost replies.
+    with killable():
+        play(
+            speed=6,
+            batch=20,
+            seed=3045,
+            calendar=[Planned("launch", 4, 431, None)],
+            sent=11,
+            outage=[Happening("die_in_a_batch", 2)],
+            history=[
+                Happening("recover", (261, "drop_anyway")),
+                Happening("false_alarm", (0, 53, 0, False)),
+                Happening("recover", (128, "drop_anyway")),
+                Happening("false_alarm", (6, 6, 382, True)),
+                Happening("time", 13),
+                Happening("receipts", 3),
+                Happening("two", (Happening("respond", 477), 0, Happening("respond", 0))),
+                Happening("opt_out", (12, 138)),
+                Happening("die_in_a_batch", 13),
+            ],
+            yes="send_anyway",
+            quiet={"begin": "08:30", "end": "10:00"},
+        )
+
+
 def test_a_catch_up_stops_as_quiet_hours_begin_and_the_rest_goes_out_in_the_morning() -> None:
     with killable():
         bench = InsideBench(speed=6, batch=100, seed=1, quiet_hours={"begin": "08:06", "end": "10:00"})
