@@ -291,6 +291,7 @@ class InsideBench(Bench):
         verdicts: what each run that got so far proposed.
         outcomes: what the run that resolved the incident came to.
         before: every campaign as it was made.
+        left: campaigns that somebody decided to leave stopped: an abort answers for nobody of them.
         given_back: when an abort had read back that it is scheduled again.
         put_back: how many campaigns aborts were seen to bring back exactly as they were.
     """
@@ -306,6 +307,7 @@ class InsideBench(Bench):
         self.stopped_at: dict[int, datetime] = {}
         self.gates: list[datetime] = []
         self.exempt: set[int] = set()
+        self.left: set[int] = set()
         self.forwarded: set[int] = set()
         self.verdicts: list[list[Question]] = []
         self.outcomes: dict[int, Outcomes] = {}
@@ -501,6 +503,7 @@ class InsideBench(Bench):
         if problems := [*problems, *abort.unsteady(lines, left, compared)]:
             raise Stopped("; ".join(problems))
         abort.close("desk", "false alarm")
+        self.left |= left
 
     def _judge_put_back(self, desk: Desk, same: set[int]) -> None:
         """What an abort says is as it was is so in every field; nothing was scheduled again after its time."""
