@@ -16,8 +16,10 @@ from tasks.outages.counts import (
     webhook_signal,
 )
 from tasks.outages.detector import CALM_PASSES, DetectorState, Transition, judge, settle, verdict_of
+from tasks.outages.dialects import read_page
 from tasks.outages.errors import OutageError, UnreadablePage
 from tasks.outages.probing import Answer, api_signal, enough
+from tasks.outages.reading import page_json, parse_incidents, parse_summary, read_status_page
 from tasks.outages.seed import (
     SeedFailed,
     SeedRefused,
@@ -29,15 +31,7 @@ from tasks.outages.seed import (
 )
 from tasks.outages.severity import DueSend, Severity, Usual, severity_of
 from tasks.outages.signals import OWN_SIGNALS, Signal, SignalKind, Verdict
-from tasks.outages.statuspage import (
-    PageComponent,
-    PageIncident,
-    StatusPage,
-    page_signal,
-    parse_incidents,
-    parse_summary,
-    read_status_page,
-)
+from tasks.outages.statuspage import PageComponent, PageIncident, StatusPage, page_signal
 from tasks.outages.watching import Memory, Observation, Pass, Watched, conclude, observe
 from tasks.outages.witness import Earnings, ShopWitness, database_url
 
@@ -78,9 +72,11 @@ __all__ = [
     "enough",
     "judge",
     "observe",
+    "page_json",
     "page_signal",
     "parse_incidents",
     "parse_summary",
+    "read_page",
     "read_status_page",
     "seed_arrived",
     "seed_route",

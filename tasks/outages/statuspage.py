@@ -1,38 +1,29 @@
-"""Status pages in Statuspage v2 JSON: Atlassian's, and the clone of incident.io with its quirks.
+"""What a status page says, in one shape for all vendors' dialects (`dialects.py` reads them into it).
 
 A page is believed only when it is JSON, has the shape, and says by name that it is the page of the plan; many vendors
 answer any path with 200 and HTML. Everything else is `UnreadablePage`: unknown, never down. Components are keyed by
-id, because names are not unique. Times and words that we do not know are left out, not guessed.
+id, because names are not unique. Times and words that we do not know are left out, not guessed, and what could not be
+read keeps a page from being all clear.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
-from datetime import UTC, datetime
-from typing import Annotated, Any, Literal
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from typing import Annotated, Literal
 
-import httpx
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
 
-from tasks.outages.errors import UnreadablePage
 from tasks.outages.signals import Signal, Verdict
 
 ComponentStatus = Literal[
     "operational", "degraded_performance", "partial_outage", "major_outage", "under_maintenance", "unknown"
 ]
 
-MAX_BYTES = 4 * 1024 * 1024
-"""A longer answer is not a status summary."""
+SKEW = timedelta(minutes=5)
+"""Clocks differ a little; what a page states of a time further ahead is not believed."""
 
-_KNOWN: tuple[ComponentStatus, ...] = (
-    "operational",
-    "degraded_performance",
-    "partial_outage",
-    "major_outage",
-    "under_maintenance",
-)
-_ALIASES: dict[str, ComponentStatus] = {"full_outage": "major_outage"}
+_LONGEST_TEXT = 2_000
 _VERDICTS: dict[ComponentStatus, Verdict] = {
     "operational": "good",
     "degraded_performance": "degraded",
@@ -41,32 +32,37 @@ _VERDICTS: dict[ComponentStatus, Verdict] = {
     "under_maintenance": "unknown",
     "unknown": "unknown",
 }
-_INDICATORS: dict[str, ComponentStatus] = {
-    "none": "operational",
-    "minor": "degraded_performance",
-    "major": "partial_outage",
-    "critical": "major_outage",
-    "maintenance": "under_maintenance",
-}
+_WORST_FIRST: tuple[Verdict, ...] = ("bad", "degraded", "unknown", "good")
 _OVER = ("resolved", "postmortem", "completed")
+_HARMLESS = ("none", "maintenance")
 
 
-def _text(value: object) -> str:
-    return value if isinstance(value, str) else ""
+def plain_text(value: object) -> str:
+    """Return a text that can be stored and shown wherever it goes: no lone surrogates or control characters."""
+    if not isinstance(value, str):
+        return ""
+    known = value[:_LONGEST_TEXT].encode("utf-8", "replace").decode()
+    return "".join(letter if letter.isprintable() else " " for letter in known)
 
 
-def _time(value: object) -> datetime | None:
+def page_time(value: object) -> datetime | None:
+    """Return the moment that `value` states in ISO 8601, in UTC; None for anything else."""
     if not isinstance(value, str):
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
-_Text = Annotated[str, BeforeValidator(_text)]
-_Moment = Annotated[datetime | None, BeforeValidator(_time)]
+def _id(value: object) -> str:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else plain_text(value)
+
+
+_Text = Annotated[str, BeforeValidator(plain_text)]
+_Id = Annotated[str, BeforeValidator(_id), Field(min_length=1)]
+_Moment = Annotated[datetime | None, BeforeValidator(page_time)]
 
 
 class _Lenient(BaseModel):
@@ -76,26 +72,16 @@ class _Lenient(BaseModel):
 class PageComponent(_Lenient):
     """One part of the provider's service."""
 
-    id: str = Field(min_length=1)
-    name: str
+    id: _Id
+    name: _Text
     status: ComponentStatus = "unknown"
-    group: bool = False
-
-    @field_validator("status", mode="before")
-    @classmethod
-    def _status(cls, value: object) -> ComponentStatus:
-        return _component_status(value)
-
-    @field_validator("group", mode="before")
-    @classmethod
-    def _group(cls, value: object) -> bool:
-        return value is True
 
 
 class PageUpdate(_Lenient):
     """One post of the vendor about an incident."""
 
     status: _Text = ""
+    body: _Text = ""
     posted_at: _Moment = Field(None, validation_alias="display_at")
     created_at: _Moment = None
     affected: frozenset[str] = Field(frozenset(), validation_alias="affected_components")
@@ -109,10 +95,10 @@ class PageUpdate(_Lenient):
 class PageIncident(_Lenient):
     """What the vendor says about one incident or one announced maintenance."""
 
-    id: str = Field(min_length=1)
+    id: _Id
     name: _Text = ""
     status: _Text = ""
-    impact: _Text = "none"
+    impact: _Text = ""
     started_at: _Moment = None
     created_at: _Moment = None
     resolved_at: _Moment = None
@@ -135,6 +121,16 @@ class PageIncident(_Lenient):
         return self.status in _OVER
 
     @property
+    def hurting(self) -> bool:
+        """Whether the vendor says that something does not work because of it, and no fix is in yet."""
+        return not self.over and self.status != "monitoring" and self.impact not in _HARMLESS
+
+    @property
+    def words(self) -> str:
+        """All that the vendor wrote about it."""
+        return " ".join([self.name, *(update.body for update in self.updates)])
+
+    @property
     def first_posted_at(self) -> datetime | None:
         """When the vendor first said something: `status_posted_at`."""
         posts = [update.created_at or update.posted_at for update in self.updates]
@@ -147,20 +143,27 @@ class PageIncident(_Lenient):
 
 
 class StatusPage(_Lenient):
-    """A page that was read and is the one it should be."""
+    """A page that was read and is the one it should be.
+
+    Attributes:
+        name: what it calls itself; empty in the dialects that name nobody.
+        indicator: the state of the whole.
+        components: its parts.
+        incidents: those that the vendor shows, open ones and some that are over.
+        maintenances: announced ones.
+        doubts: what of it could not be read: with any, the page is not all clear.
+    """
 
     name: str
     indicator: ComponentStatus
     components: tuple[PageComponent, ...]
     incidents: tuple[PageIncident, ...] = ()
     maintenances: tuple[PageIncident, ...] = ()
+    doubts: tuple[str, ...] = ()
 
     def component(self, wanted: str) -> PageComponent | None:
-        """Return the component with the id `wanted`, or the only one with that name (case does not matter)."""
-        for part in self.components:
-            if part.id == wanted:
-                return part
-        named = [
+        """Return the only component with the id `wanted`, or the only one with that name (case does not matter)."""
+        named = [part for part in self.components if part.id == wanted] or [
             part for part in self.components if part.name.strip().casefold() == wanted.strip().casefold()
         ]
         return named[0] if len(named) == 1 else None
@@ -176,145 +179,72 @@ class StatusPage(_Lenient):
         return [one for one in self.incidents if not one.over and (not wanted or one.affected & ids)]
 
 
-def parse_summary(body: bytes, content_type: str, *, name: str | None = None) -> StatusPage:
-    """Return the page in the answer to `/api/v2/summary.json`.
-
-    Args:
-        body: the answer as it came.
-        content_type: its `Content-Type` header.
-        name: what the page must call itself; None accepts any name.
-
-    Raises:
-        UnreadablePage: it is not JSON, lacks page, status or components, or is another page.
-    """
-    content = _page_json(body, content_type, name)
-    status, parts = content.get("status"), content.get("components")
-    if not isinstance(status, Mapping) or not isinstance(parts, list):
-        raise UnreadablePage(
-            "The status page has no status and components", fix="check status_page.url in the plan"
-        )
-    components = []
-    for part in parts:
-        try:
-            components.append(PageComponent.model_validate(part))
-        except ValidationError as error:
-            raise UnreadablePage("A component of the status page has no id or name") from error
-    return StatusPage(
-        name=content["page"]["name"],
-        indicator=_INDICATORS.get(_text(status.get("indicator")), "unknown"),
-        components=tuple(components),
-        incidents=_incidents(content.get("incidents")),
-        maintenances=_incidents(content.get("scheduled_maintenances")),
-    )
-
-
-def parse_incidents(body: bytes, content_type: str, *, name: str | None = None) -> tuple[PageIncident, ...]:
-    """Return the incidents in the answer to `/api/v2/incidents.json`, as the page orders them.
-
-    Raises:
-        UnreadablePage: it is not JSON, or not the page that it should be.
-    """
-    return _incidents(_page_json(body, content_type, name).get("incidents"))
-
-
 def page_signal(page: StatusPage, wanted: Sequence[str], at: datetime) -> Signal:
-    """Return what `page` says of the components `wanted` (ids or names; empty: the page's indicator).
+    """Return what `page` says of the components `wanted` (ids or names; empty: the page as a whole).
 
-    The worst component counts. Announced maintenance is neither good nor bad. A component that the page does not
-    have makes the rest unknown when that is all well: the one that matters may be the missing one.
+    The worst component counts. Announced maintenance is neither good nor bad. An open incident of one of them is
+    degraded at least, whatever colour the component still has. The page is good only if nothing speaks against it: a
+    component that it does not have, an incident that names no component, components that contradict the whole, or
+    anything that could not be read makes it unknown.
     """
     parts, missing = page.watched(wanted)
-    if not wanted:
-        verdict = _VERDICTS[page.indicator]
-        seen = f"the status page says {_words(page.indicator)}"
-    else:
-        order: tuple[Verdict, ...] = ("bad", "degraded", "unknown", "good")
-        verdicts = [_VERDICTS[part.status] for part in parts] + ["unknown" for _ in missing]
-        verdict = next(level for level in order if level in verdicts)
+    if wanted:
         told = [f"{part.name} {_words(part.status)}" for part in parts]
-        told += [f"{name} is not on it" for name in missing]
-        seen = "the status page says " + ", ".join(told)
+        told += [f"{plain_text(name)} is not on it" for name in missing]
+        verdicts = [_VERDICTS[part.status] for part in parts] + ["unknown" for _ in missing]
+    else:
+        told, verdicts = [_words(page.indicator)], [_VERDICTS[page.indicator]]
     incidents = page.open_incidents(wanted)
-    started = [one.started_at for one in incidents if one.started_at]
-    posted = [one.first_posted_at for one in incidents if one.first_posted_at]
+    hurting = [one for one in incidents if one.hurting]
+    if hurting:
+        verdicts.append("degraded")
+        told += [f"{one.name!r} is open" for one in hurting[:3]]
+    verdict = next(level for level in _WORST_FIRST if level in verdicts)
+    against = _against(page, wanted)
+    if verdict == "good" and against:
+        verdict, told = "unknown", told + against
+    started = _stated((one.started_at for one in incidents), at)
+    posted = _stated((one.first_posted_at for one in incidents), at)
     details = {
         "incidents": [{"id": one.id, "name": one.name, "impact": one.impact} for one in incidents],
         "impact_started_at": min(started).isoformat() if started else None,
         "status_posted_at": min(posted).isoformat() if posted else None,
         "missing_components": missing,
+        "words": " ".join(one.words for one in incidents)[:_LONGEST_TEXT],
     }
-    return Signal("status_page", verdict, seen, at, details)
+    return Signal("status_page", verdict, "the status page says " + ", ".join(told), at, details)
 
 
-def read_status_page(
-    url: str, *, name: str | None, components: Sequence[str], at: datetime, timeout_seconds: float
-) -> Signal:
-    """Read the page at `url` and return its signal; an unreadable page gives `unknown` and says why.
-
-    Redirects are not followed: outbound calls go only to hosts that the plan names.
-    """
-    address = url.rstrip("/") + "/api/v2/summary.json"
-    try:
-        with httpx.Client(timeout=timeout_seconds, headers={"Accept": "application/json"}) as client:
-            with client.stream("GET", address) as answer:
-                if answer.status_code != httpx.codes.OK:
-                    raise UnreadablePage(f"The status page answered HTTP {answer.status_code}")
-                body = bytearray()
-                for chunk in answer.iter_bytes():
-                    body += chunk
-                    if len(body) > MAX_BYTES:
-                        raise UnreadablePage("The status page answered more than a summary can be")
-                page = parse_summary(bytes(body), answer.headers.get("content-type", ""), name=name)
-    except UnreadablePage as error:
-        return Signal("status_page", "unknown", f"the status page cannot be read: {error.what}", at)
-    except (httpx.HTTPError, httpx.InvalidURL) as error:
-        seen = f"the status page did not answer ({type(error).__name__})"
-        return Signal("status_page", "unknown", seen, at, {"unreachable": True})
-    return page_signal(page, components, at)
-
-
-def _page_json(body: bytes, content_type: str, name: str | None) -> dict[str, Any]:
-    kind = content_type.partition(";")[0].strip().lower()
-    if kind != "application/json" and not kind.endswith("+json"):
-        raise UnreadablePage(f"The status page answered {kind or 'no content type'}, not JSON")
-    try:
-        content = json.loads(body)
-    except (ValueError, RecursionError) as error:
-        raise UnreadablePage("The status page's JSON is damaged") from error
-    page = content.get("page") if isinstance(content, dict) else None
-    called = page.get("name") if isinstance(page, Mapping) else None
-    if not isinstance(called, str) or not called.strip():
-        raise UnreadablePage("The status page does not say whose it is")
-    if name is not None and called.strip().casefold() != name.strip().casefold():
-        raise UnreadablePage(
-            f"The status page is that of {called!r}, not of {name!r}", fix="check status_page in the plan"
-        )
-    return dict(content)
-
-
-def _incidents(value: object) -> tuple[PageIncident, ...]:
-    """Return the incidents of a list; an absent key (incident.io) is none, a broken entry is left out."""
-    found = []
-    for one in value if isinstance(value, list) else ():
+def incidents_of(value: object) -> tuple[tuple[PageIncident, ...], tuple[str, ...]]:
+    """Return the incidents of a list and, in words, what of it could not be read."""
+    if not isinstance(value, list):
+        return (), ("its incidents cannot be read",)
+    found, broken = [], 0
+    for one in value:
         try:
             found.append(PageIncident.model_validate(one))
         except ValidationError:
-            continue
-    return tuple(found)
+            broken += 1
+    return tuple(found), ("an incident on it cannot be read",) if broken else ()
 
 
-def _component_status(value: object) -> ComponentStatus:
-    text = _text(value)
-    if text in _ALIASES:
-        return _ALIASES[text]
-    return next((known for known in _KNOWN if known == text), "unknown")
+def _against(page: StatusPage, wanted: Sequence[str]) -> list[str]:
+    """Return what keeps a page that looks good from being all clear."""
+    against = list(page.doubts)
+    if any(one.hurting and not one.affected for one in page.incidents):
+        against.append("an open incident names no component")
+    if not wanted and any(_VERDICTS[part.status] in ("bad", "degraded") for part in page.components):
+        against.append("a component says otherwise")
+    return against
+
+
+def _stated(times: Iterable[datetime | None], at: datetime) -> list[datetime]:
+    return [time for time in times if time is not None and time <= at + SKEW]
 
 
 def _ids(value: object, key: str) -> frozenset[str]:
     parts = value if isinstance(value, list) else []
-    return frozenset(
-        part[key] for part in parts if isinstance(part, Mapping) and isinstance(part.get(key), str)
-    )
+    return frozenset(_id(part.get(key)) for part in parts if isinstance(part, Mapping)) - {""}
 
 
 def _words(status: ComponentStatus) -> str:

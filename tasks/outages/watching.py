@@ -25,10 +25,10 @@ from tasks.outages.counts import (
 )
 from tasks.outages.detector import Change, DetectorState, Transition, judge, page_is_red, settle
 from tasks.outages.probing import Answer, api_signal, enough
+from tasks.outages.reading import read_status_page
 from tasks.outages.seed import SeedFailed, SeedRefused, SeedRoute, seed_arrived, seed_token, send_seed
 from tasks.outages.severity import DueSend, Severity, Usual, severity_of
 from tasks.outages.signals import Signal
-from tasks.outages.statuspage import read_status_page
 from tasks.outages.witness import Earnings, ShopWitness
 from tasks.plan import DetectionPlan, Plan, ProviderPlan
 
@@ -194,15 +194,8 @@ def observe(
     now = clock.now()
     signals = []
     if settings.status_page is not None:
-        page = settings.status_page
         signals.append(
-            read_status_page(
-                page.url,
-                name=page.name,
-                components=page.components,
-                at=now,
-                timeout_seconds=settings.timeout_seconds,
-            )
+            read_status_page(settings.status_page, at=now, timeout_seconds=settings.timeout_seconds)
         )
     api = api_signal(_ask(provider), now, slow_seconds=plan.detection.slow_seconds)
     signals.append(api)

@@ -21,6 +21,7 @@ from tasks.plan.models import (
     Role,
     SourcePlan,
     Stakeholder,
+    StatusPageKind,
     StatusPagePlan,
     StorePlan,
 )
@@ -46,6 +47,7 @@ __all__ = [
     "Role",
     "SourcePlan",
     "Stakeholder",
+    "StatusPageKind",
     "StatusPagePlan",
     "StorePlan",
     "diff",

@@ -6,6 +6,7 @@ Secrets are never in the plan: a key that ends in `_env` names the environment v
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, date, datetime, time, timedelta
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -18,6 +19,9 @@ from tasks.core import UsageError, bytes_per_second
 Minutes = Annotated[int, Field(ge=0, le=60 * 24 * 366)]
 CauseClass = Literal[
     "technical_failure", "cyber_attack", "human_error", "natural_disaster", "provider_suspension", "unknown"
+]
+StatusPageKind = Literal[
+    "statuspage", "incident_io", "instatus", "better_stack", "status_io", "sorry", "aws_health"
 ]
 CampaignKind = Literal["newsletter", "launch", "sale", "winback", "transactional", "other"]
 CanonicalTable = Literal[
@@ -178,15 +182,35 @@ class SourcePlan(_Part):
 
 
 class StatusPagePlan(_Part):
-    """The provider's public status page (Statuspage v2 JSON)."""
+    """The provider's public status page."""
 
-    url: str = Field(description="Base URL; `/api/v2/summary.json` is read below it.")
+    url: str = Field(
+        description="Base URL of the page; for Status.io the whole address of its public API with the page's id."
+    )
+    kind: StatusPageKind = Field(
+        "statuspage",
+        description="The dialect it speaks. Never guessed: read in another one, a page may look all clear.",
+    )
     name: str | None = Field(
         None, description="The page's own name: any other page is treated as unreadable."
     )
     components: list[str] = Field(
-        default=[], description="Ids or names of the components that matter; empty means the page indicator."
+        default=[],
+        description="Ids or names of the components that matter; empty means the page as a whole."
+        " AWS Health: service and region, like ses-eu-west-1.",
     )
+
+    @model_validator(mode="after")
+    def _fits_its_dialect(self) -> StatusPagePlan:
+        if self.kind in ("status_io", "aws_health") and self.name:
+            raise ValueError(f"a page of kind {self.kind} does not say its name: leave name out")
+        if self.kind == "status_io" and not re.search(r"/status/[0-9a-f]{24}$", self.url):
+            raise ValueError(
+                "the url of a status_io page ends in /status/ and its id of 24 hexadecimal digits"
+            )
+        if self.kind == "aws_health" and not self.components:
+            raise ValueError("AWS Health lists every region: name components like ses-eu-west-1")
+        return self
 
 
 class ProviderPlan(_Part):

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from collections.abc import Callable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,7 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tasks.outages import UnreadablePage, page_signal, parse_incidents, parse_summary, read_status_page
+from tasks.plan import StatusPagePlan
 
+DATA = Path(__file__).parents[2] / "data"
 NOW = datetime(2011, 11, 16, 7, 0, tzinfo=UTC)
 
 
@@ -25,6 +29,8 @@ def summary(*parts: dict[str, Any], indicator: str = "none", **more: Any) -> dic
         "page": {"id": "kctbh9vrtdwd", "name": "Example ESP", "url": "https://status.example.com"},
         "status": {"indicator": indicator, "description": "…"},
         "components": list(parts),
+        "incidents": [],
+        "scheduled_maintenances": [],
         **more,
     }
 
@@ -64,7 +70,11 @@ def test_a_components_status_becomes_a_verdict(status: Any, expected: str) -> No
     ],
 )
 def test_without_components_in_the_plan_the_indicator_counts(indicator: str, expected: str) -> None:
-    assert verdict(summary(part("API", "major_outage"), indicator=indicator)) == expected
+    assert verdict(summary(part("API", "operational"), indicator=indicator)) == expected
+
+
+def test_a_page_that_contradicts_itself_is_not_all_clear() -> None:
+    assert verdict(summary(part("API", "major_outage"), indicator="none")) == "unknown"
 
 
 def test_only_the_components_that_matter_count() -> None:
@@ -91,11 +101,11 @@ def test_a_component_that_is_not_on_the_page_keeps_a_green_page_from_being_good(
     assert signal.details["missing_components"] == ["Sending"]
 
 
-def test_the_clone_of_incident_io_leaves_out_what_is_empty() -> None:
-    page = summary(part("Email sending", "full_outage", "01JABCDEF"))
-    read = parse_summary(json.dumps(page).encode(), "application/json")
-    assert (read.incidents, read.maintenances) == ((), ())
-    assert page_signal(read, ["01JABCDEF"], NOW).verdict == "bad"
+@pytest.mark.parametrize("broken", [None, {}, [7], [{"name": "no id"}], "none"])
+def test_incidents_that_cannot_be_read_keep_a_page_from_being_all_clear(broken: Any) -> None:
+    page = summary(part("API", "operational"), incidents=broken)
+    assert verdict(page, "API") == "unknown"
+    assert verdict(summary(part("API", "major_outage"), incidents=broken), "API") == "bad"
 
 
 def test_the_signal_carries_what_the_vendor_says_about_the_start_and_its_first_post() -> None:
@@ -138,9 +148,13 @@ def test_the_signal_carries_what_the_vendor_says_about_the_start_and_its_first_p
         (b"{", "application/json", "damaged"),
         (b"\xff\xfe\x00", "application/json", "damaged"),
         (b"[" * 100_000, "application/json", "damaged"),
-        (b"[]", "application/json", "whose it is"),
-        (b'{"page": {"name": " "}}', "application/json", "whose it is"),
-        (b'{"page": {"name": "Example ESP"}}', "application/json", "no status and components"),
+        (b"[]", "application/json", "no 'status'"),
+        (
+            b'{"page": {"name": " "}, "status": {}, "components": []}',
+            "application/json",
+            "whose it is",
+        ),
+        (b'{"page": {"name": "Example ESP"}}', "application/json", "no 'status'"),
         (
             b'{"page": {"name": "Example ESP"}, "status": {}, "components": [{}]}',
             "application/json",
@@ -164,6 +178,51 @@ def test_every_shape_of_a_real_page_is_read(github_incidents: bytes) -> None:
     assert {one.impact for one in incidents} == {"none", "minor", "major", "critical"}
     assert all(one.over and one.started_at and one.first_posted_at for one in incidents)
     assert sum(not one.affected for one in incidents) == 5
+
+
+@pytest.fixture(scope="module")
+def thirteen_years() -> bytes:
+    """1,282 incidents with 2,801 posts of one real Statuspage, 2010 to 2023 (Unlicense)."""
+    return gzip.decompress((DATA / "outages" / "github.json.gz").read_bytes())
+
+
+def test_thirteen_years_of_a_real_page_are_read_without_loss(thirteen_years: bytes) -> None:
+    raw = json.loads(thirteen_years)["incidents"]
+    read = parse_incidents(thirteen_years, "application/json", name="GitHub")
+    assert (len(read), sum(len(one.updates) for one in read)) == (1_282, 2_801)
+    assert [one.id for one in read] == [one["id"] for one in raw]
+    assert all(one.over and one.started_at and one.resolved_at and one.first_posted_at for one in read)
+    assert sum(bool(one.affected) for one in read) == sum(
+        bool(one.get("components") or any(post["affected_components"] for post in one["incident_updates"]))
+        for one in raw
+    )
+
+
+def test_every_post_of_thirteen_years_changes_the_page_as_it_was_that_minute(thirteen_years: bytes) -> None:
+    """After each post, what the page showed of that incident is what the signal says of its components."""
+    said = {"operational": "degraded", "degraded_performance": "degraded"}
+    posts = 0
+    for one in json.loads(thirteen_years)["incidents"][:200]:
+        for index, post in reversed(list(enumerate(one["incident_updates"]))):
+            at = datetime.fromisoformat(post["created_at"])
+            touched = post["affected_components"] or []
+            if not touched or post["status"] in ("resolved", "postmortem", "monitoring"):
+                continue
+            shown = {**one, "status": post["status"], "incident_updates": one["incident_updates"][index:]}
+            page = summary(
+                *(part(each["name"], each["new_status"], each["code"]) for each in touched),
+                incidents=[shown],
+            )
+            signal = page_signal(
+                parse_summary(json.dumps(page).encode(), "application/json"), [touched[0]["code"]], at
+            )
+            expected = said.get(touched[0]["new_status"], "bad")
+            if one["impact"] == "none" and touched[0]["new_status"] == "operational":
+                expected = "good"
+            assert signal.verdict == expected, (one["id"], post["id"], signal.seen)
+            assert signal.details["status_posted_at"] <= at.isoformat()
+            posts += 1
+    assert posts > 300
 
 
 JSON = st.recursive(
@@ -195,7 +254,8 @@ def test_nonsense_inside_a_page_is_read_or_refused_and_never_breaks(
 
 
 def read(url: str, name: str | None = "Example ESP") -> tuple[str, str]:
-    signal = read_status_page(url, name=name, components=["Email sending"], at=NOW, timeout_seconds=2)
+    page = StatusPagePlan(url=url, name=name, components=["Email sending"])
+    signal = read_status_page(page, at=NOW, timeout_seconds=2)
     return signal.verdict, signal.seen
 
 
