@@ -207,7 +207,7 @@ def _better_stack(ask: Ask, wanted: Sequence[str]) -> StatusPage:
         raise UnreadablePage("The status page's JSON is not that of a status page")
     about = _part(data, "attributes", dict)
     included = [row for row in _part(content, "included", list) if isinstance(row, Mapping)]
-    updates = {row.get("id"): row for row in _of_type(included, "status_update")}
+    updates = {plain_text(row.get("id")): row for row in _of_type(included, "status_update")}
     reports, doubts = _translated(
         _of_type(included, "status_report"), lambda row: _better_stack_report(row, updates)
     )
@@ -230,13 +230,13 @@ _BETTER_STACK: dict[object, ComponentStatus] = {
 }
 
 
-def _better_stack_report(row: Mapping[str, Any], updates: Mapping[Any, Mapping[str, Any]]) -> dict[str, Any]:
+def _better_stack_report(row: Mapping[str, Any], updates: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
     about = _inside(row)
     linked = row.get("relationships")
     for step in ("status_updates", "data"):
         linked = linked.get(step) if isinstance(linked, Mapping) else None
     ids = [one.get("id") for one in linked if isinstance(one, Mapping)] if isinstance(linked, list) else []
-    posts = [_inside(updates[key]) for key in ids if isinstance(key, str) and key in updates]
+    posts = [_inside(updates[key]) for key in map(plain_text, ids) if key in updates]
     touched = about.get("affected_resources")
     state = about.get("aggregate_state")
     planned = about.get("report_type") == "maintenance" or state == "maintenance"

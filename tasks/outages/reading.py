@@ -38,6 +38,9 @@ def read_status_page(page: StatusPagePlan, *, at: datetime, timeout_seconds: flo
     except (httpx.HTTPError, httpx.InvalidURL, TimeoutError) as error:
         seen = f"the status page did not answer ({type(error).__name__})"
         return Signal("status_page", "unknown", seen, at, {"unreachable": True})
+    except Exception as error:  # a defect in our reading of a page must not end the watch of a provider
+        seen = f"the status page cannot be read ({type(error).__name__})"
+        return Signal("status_page", "unknown", seen, at, {"defect": True})
     return page_signal(read, page.components, at)
 
 
