@@ -19,7 +19,7 @@ from tasks.outages.detector import CALM_PASSES, DetectorState, Transition, judge
 from tasks.outages.dialects import read_page
 from tasks.outages.errors import OutageError, UnreadablePage
 from tasks.outages.probing import Answer, api_signal, enough
-from tasks.outages.reading import page_json, parse_incidents, parse_summary, read_status_page
+from tasks.outages.reading import page_json, parse_incidents, parse_summary, past_incidents, read_status_page
 from tasks.outages.seed import (
     SeedFailed,
     SeedRefused,
@@ -29,26 +29,29 @@ from tasks.outages.seed import (
     seed_token,
     send_seed,
 )
-from tasks.outages.severity import DueSend, Severity, Usual, severity_of
+from tasks.outages.severity import DueSend, Restore, Severity, Usual, likely_restore, severity_of
 from tasks.outages.signals import OWN_SIGNALS, Signal, SignalKind, Verdict
 from tasks.outages.statuspage import PageComponent, PageIncident, StatusPage, page_signal
-from tasks.outages.watching import Memory, Observation, Pass, Watched, conclude, observe
+from tasks.outages.watching import Background, Gather, Memory, Observation, Pass, Watched, conclude, observe
 from tasks.outages.witness import Earnings, ShopWitness, database_url
 
 __all__ = [
     "CALM_PASSES",
     "OWN_SIGNALS",
     "Answer",
+    "Background",
     "CampaignCount",
     "DetectorState",
     "DueSend",
     "Earnings",
+    "Gather",
     "Memory",
     "Observation",
     "OutageError",
     "PageComponent",
     "PageIncident",
     "Pass",
+    "Restore",
     "SeedFailed",
     "SeedMemory",
     "SeedRefused",
@@ -71,11 +74,13 @@ __all__ = [
     "database_url",
     "enough",
     "judge",
+    "likely_restore",
     "observe",
     "page_json",
     "page_signal",
     "parse_incidents",
     "parse_summary",
+    "past_incidents",
     "read_page",
     "read_status_page",
     "seed_arrived",

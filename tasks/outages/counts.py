@@ -176,13 +176,21 @@ def consent_signal(requests: Sequence[tuple[datetime, bool]], at: datetime, *, w
     """Return the `consent` signal: bad when the newest two opt-outs or more were not accepted by the provider.
 
     Args:
-        requests: when each was made and whether the provider accepted it, in any order.
+        requests: when each was made and whether the provider accepted it, in any order; those from before the window
+            only tell since when one waits.
         at: the time of the pass.
         window: how far back a request still says something about now.
     """
     recent = sorted((one for one in requests if at - window <= one[0] <= at), reverse=True)
     refused = next((index for index, (_, taken) in enumerate(recent) if taken), len(recent))
-    details = {"requests": len(recent), "newest_not_accepted": refused}
+    waiting = [made for made, taken in requests if not taken and made <= at]
+    details = {
+        "requests": len(recent),
+        "newest_not_accepted": refused,
+        "waiting": len(waiting),
+        # One that was refused once, and taken when people tried again, does not keep an outage from being over.
+        "waits_since": min(waiting).isoformat() if len(waiting) > 1 else None,
+    }
     if not recent:
         return Signal("consent", "unknown", "nobody opted out lately", at, details)
     if refused == 0:

@@ -12,7 +12,7 @@ from tasks.outages.deadline import within
 from tasks.outages.dialects import read_page
 from tasks.outages.errors import UnreadablePage
 from tasks.outages.signals import Signal
-from tasks.outages.statuspage import PageIncident, StatusPage, page_signal, plain_text
+from tasks.outages.statuspage import HARMLESS, PageIncident, StatusPage, page_signal, plain_text
 from tasks.plan import StatusPagePlan
 
 MAX_BYTES = 4 * 1024 * 1024
@@ -42,6 +42,33 @@ def read_status_page(page: StatusPagePlan, *, at: datetime, timeout_seconds: flo
         seen = f"the status page cannot be read ({type(error).__name__})"
         return Signal("status_page", "unknown", seen, at, {"defect": True})
     return page_signal(read, page.components, at)
+
+
+def past_incidents(page: StatusPagePlan, *, timeout_seconds: float) -> list[tuple[datetime, datetime]]:
+    """Return when each earlier incident of the components that matter began and ended, as the page states.
+
+    Only the dialects of Statuspage show what is over; for any other, and for a page that cannot be read, nothing.
+    """
+    if page.kind not in ("statuspage", "incident_io"):
+        return []
+    try:
+        incidents = within(timeout_seconds, lambda: _history(page, timeout_seconds))
+    except (UnreadablePage, httpx.HTTPError, httpx.InvalidURL, TimeoutError):
+        return []
+    wanted = {one.casefold() for one in page.components}
+    return [
+        (one.started_at, one.resolved_at)
+        for one in incidents
+        if one.started_at
+        and one.resolved_at
+        and one.resolved_at > one.started_at
+        and one.impact not in HARMLESS
+        and (
+            not wanted
+            or not one.affected
+            or wanted & {part.casefold() for part in (*one.affected, *one.named)}
+        )
+    ]
 
 
 def parse_summary(body: bytes, content_type: str, *, name: str | None = None) -> StatusPage:
@@ -97,6 +124,12 @@ def _refused(constant: str) -> None:
     raise ValueError(constant)
 
 
+def _history(page: StatusPagePlan, timeout_seconds: float) -> tuple[PageIncident, ...]:
+    with httpx.Client(timeout=timeout_seconds, headers={"Accept": "application/json"}) as client:
+        body, kind = _fetch(client, page.url.rstrip("/") + "/api/v2/incidents.json")
+    return parse_incidents(body, kind, name=page.name)
+
+
 def _read(page: StatusPagePlan, timeout_seconds: float) -> StatusPage:
     with httpx.Client(timeout=timeout_seconds, headers={"Accept": "application/json"}) as client:
 
@@ -112,6 +145,11 @@ def _read(page: StatusPagePlan, timeout_seconds: float) -> StatusPage:
 
 
 def _answer(client: httpx.Client, address: str, *, utf_16: bool) -> Any:
+    body, kind = _fetch(client, address)
+    return page_json(body, kind, utf_16=utf_16)
+
+
+def _fetch(client: httpx.Client, address: str) -> tuple[bytes, str]:
     with client.stream("GET", address) as answer:
         if answer.status_code != httpx.codes.OK:
             raise UnreadablePage(f"The status page answered HTTP {answer.status_code}")
@@ -120,4 +158,4 @@ def _answer(client: httpx.Client, address: str, *, utf_16: bool) -> Any:
             body += chunk
             if len(body) > MAX_BYTES:
                 raise UnreadablePage("The status page answered more than a status page can be")
-        return page_json(bytes(body), answer.headers.get("content-type", ""), utf_16=utf_16)
+        return bytes(body), answer.headers.get("content-type", "")

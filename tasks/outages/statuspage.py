@@ -12,7 +12,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
 
 from tasks.outages.signals import Signal, Verdict
 
@@ -34,7 +42,8 @@ _VERDICTS: dict[ComponentStatus, Verdict] = {
 }
 _WORST_FIRST: tuple[Verdict, ...] = ("bad", "degraded", "unknown", "good")
 _OVER = ("resolved", "postmortem", "completed")
-_HARMLESS = ("none", "maintenance")
+HARMLESS = ("none", "maintenance")
+"""Impacts of incidents that stop nothing."""
 
 
 def plain_text(value: object) -> str:
@@ -103,7 +112,15 @@ class PageIncident(_Lenient):
     created_at: _Moment = None
     resolved_at: _Moment = None
     component_ids: frozenset[str] = Field(frozenset(), validation_alias="components")
+    named: frozenset[str] = frozenset()
     updates: tuple[PageUpdate, ...] = Field((), validation_alias="incident_updates")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _names(cls, value: object) -> object:
+        return (
+            {**value, "named": _ids(value.get("components"), "name")} if isinstance(value, Mapping) else value
+        )
 
     @field_validator("component_ids", mode="before")
     @classmethod
@@ -123,7 +140,7 @@ class PageIncident(_Lenient):
     @property
     def hurting(self) -> bool:
         """Whether the vendor says that something does not work because of it, and no fix is in yet."""
-        return not self.over and self.status != "monitoring" and self.impact not in _HARMLESS
+        return not self.over and self.status != "monitoring" and self.impact not in HARMLESS
 
     @property
     def words(self) -> str:

@@ -7,7 +7,7 @@ and a message is journaled under a name of its own before it is sent).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
@@ -24,16 +24,21 @@ from tasks.comms import (
 )
 from tasks.core import crash_point, open_clock, plural
 from tasks.incidents import ImpossibleOrder, Incident, Journal, open_journal
+from tasks.outages.counts import CampaignCount
 from tasks.outages.errors import OutageError
+from tasks.outages.reading import past_incidents
 from tasks.outages.seed import seed_route
 from tasks.outages.signals import Signal
-from tasks.outages.watching import Memory, Observation, Pass, conclude, observe
+from tasks.outages.watching import Background, Memory, Observation, Pass, conclude, observe
 from tasks.outages.witness import ShopWitness
 from tasks.plan import LoadedPlan, load_plan
 from tasks.providers import open_provider
 
 _PATIENCE = timedelta(seconds=30)
 """A pass comes soon again: it rather says that it does not know than wait for a provider's rate limit."""
+
+_HISTORY = timedelta(days=400)
+"""How far back orders are read to learn what a message brings."""
 
 CONFIRMED_EVENT = "mailstay.outage.confirmed"
 """Name of the event that starts `respond`; deployments/prefect.yaml listens for it."""
@@ -118,8 +123,17 @@ def look(plan: str, provider: str) -> Observation:
     with open_provider(loaded, provider, patience=_PATIENCE) as connector:
         with open_journal(loaded) as journal:
             memory = Memory.from_dict(journal.get_state(_key(provider)))
+            past = past_outages(journal, provider)
+        shop = _shop(loaded, provider)
         seen = observe(
-            provider, connector, loaded.plan, memory, clock, shop=_shop(loaded, provider), seed=seed
+            provider,
+            connector,
+            loaded.plan,
+            memory,
+            clock,
+            shop=shop,
+            seed=seed,
+            gather=lambda campaigns, at: gather_background(loaded, provider, shop, past, campaigns, at),
         )
     for signal in seen.signals:
         get_run_logger().info("%s %s: %s", _MARKS[signal.verdict], signal.kind, signal.seen)
@@ -326,6 +340,7 @@ def _record_severity(journal: Journal, found: Pass) -> None:
             "time_critical": level.time_critical,
             "revenue_at_risk_minor": level.revenue_at_risk_minor,
             "likely_restore_at": level.likely_restore_at.isoformat(),
+            "restore_basis": level.restore_basis,
         },
     )
 
@@ -372,6 +387,75 @@ def _shop(loaded: LoadedPlan, provider: str) -> ShopWitness | None:
     if name is None or loaded.plan.sources[name].mapping != "shop":
         return None
     return ShopWitness(loaded.source_url(name))
+
+
+def past_outages(journal: Journal, provider: str) -> list[tuple[datetime, datetime]]:
+    """Return when each earlier incident of the provider that was real began and was over, as the journal has it."""
+    times = [
+        one.timestamps
+        for one in journal.incidents()
+        if one.provider == provider and one.state in ("resolved", "closed")
+    ]
+    return [
+        (began, one["resolved_at"])
+        for one in times
+        if (began := one.get("impact_started_at") or one.get("detected_at")) and "resolved_at" in one
+    ]
+
+
+def gather_background(
+    loaded: LoadedPlan,
+    provider: str,
+    shop: ShopWitness | None,
+    own: list[tuple[datetime, datetime]],
+    campaigns: Sequence[CampaignCount],
+    at: datetime,
+) -> Background:
+    """Learn how long this provider's outages take and what a message brings; what cannot be learned is left out."""
+    settings = loaded.plan.providers[provider]
+    posted = (
+        past_incidents(settings.status_page, timeout_seconds=settings.timeout_seconds)
+        if settings.status_page
+        else []
+    )
+    # What is in the journal we measured ourselves: the vendor's word of the same outage adds nothing.
+    posted = [
+        (began, over) for began, over in posted if not any(began < end and start < over for start, end in own)
+    ]
+    outages = tuple(over - began for began, over in own + posted)
+    return Background(at, _worth(loaded, shop, campaigns, at), outages)
+
+
+def _worth(
+    loaded: LoadedPlan, shop: ShopWitness | None, campaigns: Sequence[CampaignCount], at: datetime
+) -> dict[str, float]:
+    orders = shop.orders(at - _HISTORY, at) if shop else []
+    sent = [one for one in campaigns if one.status == "finished" and one.sent > 0 and one.started_at]
+    if not orders or not sent:
+        return {}
+    # pandas is not paid for by who has no shop.
+    import pandas as pd
+
+    from tasks.impact import Calendar, Counterfactual, ImpactError, ShopHistory
+
+    history = ShopHistory(
+        orders=pd.DataFrame(orders, columns=["ordered_at", "campaign_id", "total_minor"]),
+        sends=pd.DataFrame(
+            [(one.started_at, one.kind, one.campaign_id, one.sent) for one in sent],
+            columns=["sent_at", "kind", "campaign_id", "messages"],
+        ),
+        planned=pd.DataFrame(
+            {"planned_at": [at], "kind": [sent[-1].kind], "campaign_id": [0], "messages": [0]}
+        ),
+        impact_started_at=at,
+        horizon_hours=1,
+        calendar=Calendar(loaded.plan.report.timezone, loaded.plan.report.country),
+    )
+    try:
+        shop_model = Counterfactual(history)
+    except ImpactError:
+        return {}
+    return {kind: shop_model.value_per_message_now(kind) for kind in {one.kind for one in sent}}
 
 
 def _key(provider: str) -> str:

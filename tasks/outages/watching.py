@@ -6,7 +6,7 @@ is pure: memory and observation in, memory and what has changed out.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -27,13 +27,17 @@ from tasks.outages.detector import Change, DetectorState, Transition, judge, pag
 from tasks.outages.probing import Answer, api_signal, enough
 from tasks.outages.reading import read_status_page
 from tasks.outages.seed import SeedFailed, SeedRefused, SeedRoute, seed_arrived, seed_token, send_seed
-from tasks.outages.severity import DueSend, Severity, Usual, severity_of
+from tasks.outages.severity import DueSend, Severity, Usual, likely_restore, severity_of
 from tasks.outages.signals import Signal
 from tasks.outages.witness import Earnings, ShopWitness
 from tasks.plan import DetectionPlan, Plan, ProviderPlan
 
 CONSENT_WINDOW = timedelta(minutes=60)
 """How far back an opt-out still says something about now."""
+
+
+GATHERED_EVERY = timedelta(days=1)
+"""How old what is known from before may grow."""
 
 
 class Watched(Protocol):
@@ -44,6 +48,36 @@ class Watched(Protocol):
 
     def campaigns(self) -> Sequence[Any]:
         """Return every campaign as the provider has it."""
+
+
+@dataclass(frozen=True)
+class Background:
+    """What is known of a provider from before, and does not change with every pass.
+
+    Attributes:
+        at: when it was gathered.
+        worth: what a message of each kind brings, in minor units, as `impact` estimates it; empty where it cannot.
+        outages: how long earlier outages of the provider took.
+    """
+
+    at: datetime
+    worth: Mapping[str, float] = field(default_factory=dict)
+    outages: tuple[timedelta, ...] = ()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return it as JSON-able values."""
+        seconds = [one.total_seconds() for one in self.outages]
+        return {"at": self.at.isoformat(), "worth": dict(self.worth), "outages": seconds}
+
+    @classmethod
+    def from_dict(cls, content: Mapping[str, Any]) -> Background:
+        """Return what `to_dict` wrote."""
+        outages = tuple(timedelta(seconds=one) for one in content["outages"])
+        return cls(datetime.fromisoformat(content["at"]), content["worth"], outages)
+
+
+Gather = Callable[[Sequence[CampaignCount], datetime], Background]
+"""Gathers the background from the provider's campaigns at a time; never raises."""
 
 
 @dataclass(frozen=True)
@@ -59,6 +93,7 @@ class Memory:
         severity: level of the incident as last told, 0 outside one.
         incident: id of the incident that this outage is recorded in, empty outside one.
         status_posted_at: the vendor's first post about it, once its page has one.
+        background: what is known from before.
     """
 
     detector: DetectorState = field(default_factory=DetectorState)
@@ -69,6 +104,7 @@ class Memory:
     severity: int = 0
     incident: str = ""
     status_posted_at: datetime | None = None
+    background: Background | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the memory as JSON-able values, for the journal."""
@@ -81,6 +117,7 @@ class Memory:
             "severity": self.severity,
             "incident": self.incident,
             "status_posted_at": self.status_posted_at and self.status_posted_at.isoformat(),
+            "background": self.background and self.background.to_dict(),
         }
 
     @classmethod
@@ -98,6 +135,7 @@ class Memory:
             severity=content["severity"],
             incident=content["incident"],
             status_posted_at=_moment(content["status_posted_at"]),
+            background=Background.from_dict(known) if (known := content.get("background")) else None,
         )
 
 
@@ -112,6 +150,7 @@ class Observation:
         seed: memory for the next pass.
         calendar: unfinished sends; None when campaigns could not be read.
         usual: what figures are weighed against; None when campaigns could not be read.
+        background: what is known from before, where it was gathered anew.
     """
 
     at: datetime
@@ -120,6 +159,7 @@ class Observation:
     seed: SeedMemory
     calendar: tuple[DueSend, ...] | None
     usual: Usual | None
+    background: Background | None = None
 
 
 @dataclass(frozen=True)
@@ -178,6 +218,7 @@ def observe(
     *,
     shop: ShopWitness | None = None,
     seed: SeedRoute | None = None,
+    gather: Gather | None = None,
 ) -> Observation:
     """Look at everything the plan gives access to and return what was seen.
 
@@ -189,6 +230,7 @@ def observe(
         clock: the clock of the plan.
         shop: our own shop, where the plan names it.
         seed: the way of a seed message, where the plan names its mailbox.
+        gather: learns the background, once a day and never while something is wrong.
     """
     settings: ProviderPlan = plan.providers[name]
     now = clock.now()
@@ -201,7 +243,7 @@ def observe(
     signals.append(api)
     works_at_all = api.details["asked"] > api.details["failed"]
     campaigns = _campaigns(provider) if works_at_all else None
-    sending, calendar, usual = memory.sending, None, None
+    sending, calendar, usual, background = memory.sending, None, None, None
     if campaigns is not None:
         earnings = shop.earnings(now) if shop else Earnings()
         sending, signal = sending_signal(
@@ -212,23 +254,28 @@ def observe(
             messages_per_minute=settings.messages_per_minute,
         )
         signals.append(signal)
-        worth = value_per_message(campaigns, earnings.by_campaign_minor)
+        background = memory.background
+        if gather and memory.detector.phase == "clear" and _old(background, now):
+            background = gather(campaigns, now)
+        measured = value_per_message(campaigns, earnings.by_campaign_minor)
+        worth = measured | dict(background.worth if background else {})
         calendar = tuple(calendar_of(campaigns, now, lateness=plan.lateness, value_per_message=worth))
         usual = usual_of(campaigns, earnings.daily_minor)
     else:
         signals.append(Signal("sending", "unknown", "campaigns cannot be read", now))
     if shop is not None:
-        requests = shop.opt_outs(now - CONSENT_WINDOW, now)
+        since = min(memory.detector.first_bad_at or now, now) - CONSENT_WINDOW
+        requests = shop.opt_outs(since, now)
         if requests is not None:
             signals.append(consent_signal(requests, now, window=CONSENT_WINDOW))
-        since = memory.sending.accepted_since
-        receipts = shop.receipts(since, now) if since else None
+        accepted_since = memory.sending.accepted_since
+        receipts = shop.receipts(accepted_since, now) if accepted_since else None
         signals.append(webhook_signal(memory.sending, receipts, now))
     followed = memory.seed
     if seed is not None:
         followed, signal = _follow_seed(name, settings, seed, memory.seed, now, plan.detection, works_at_all)
         signals.append(signal)
-    return Observation(now, tuple(signals), sending, followed, calendar, usual)
+    return Observation(now, tuple(signals), sending, followed, calendar, usual, background)
 
 
 def conclude(
@@ -256,12 +303,12 @@ def conclude(
         usual=observation.usual or memory.usual,
         severity=memory.severity,
         incident=memory.incident,
+        background=observation.background or memory.background,
     )
     severity = None
     rose = posted = False
     if state.phase != "clear":
-        consent = any(one.kind == "consent" and one.verdict == "bad" for one in observation.signals)
-        severity = severity_of(kept.calendar, now, usual=kept.usual, consent_failing=consent)
+        severity = _severity(kept, observation)
         rose = bool(memory.severity) and severity.level < memory.severity
         # What people were told stays the mark: it does not move down and up again with every pass.
         told = min(severity.level, memory.severity) if memory.severity else severity.level
@@ -271,6 +318,24 @@ def conclude(
     else:
         kept = replace(kept, severity=0)
     return Pass(name, now, kept, observation.signals, tuple(transitions), severity, rose, posted)
+
+
+def _severity(memory: Memory, observation: Observation) -> Severity:
+    now = observation.at
+    past = memory.background.outages if memory.background else ()
+    consent = next((one for one in observation.signals if one.kind == "consent"), None)
+    return severity_of(
+        memory.calendar,
+        now,
+        usual=memory.usual,
+        consent_failing=consent is not None and consent.verdict == "bad",
+        consent_waits_since=_moment(consent.details.get("waits_since")) if consent else None,
+        restore=likely_restore(memory.detector.first_bad_at or now, now, past),
+    )
+
+
+def _old(background: Background | None, now: datetime) -> bool:
+    return background is None or now - background.at >= GATHERED_EVERY
 
 
 def _ask(provider: Watched) -> list[Answer]:

@@ -86,6 +86,14 @@ class ShopWitness:
             by_campaign_minor={int(key): int(amount or 0) for key, amount in rows if key is not None},
         )
 
+    def orders(self, since: datetime, until: datetime) -> list[tuple[datetime, int | None, int]]:
+        """Return the orders of that time: when, which campaign brought it, minor units; none where not readable."""
+        asked = sa.select(_ORDERS.c.ordered_at, _ORDERS.c.campaign_id, _ORDERS.c.total_minor).where(
+            _ORDERS.c.ordered_at.between(_naive(since), _naive(until))
+        )
+        rows = self._read(asked) or []
+        return [(made.replace(tzinfo=UTC), campaign, int(total or 0)) for made, campaign, total in rows]
+
     def _read(self, question: sa.Select[Any]) -> list[sa.Row[Any]] | None:
         try:
             with _connection(self._url) as connection:

@@ -151,3 +151,10 @@ def test_a_seed_that_arrives_is_good_and_one_that_does_not_stays_bad_until_anoth
 def test_a_mailbox_that_cannot_be_read_says_nothing() -> None:
     memory = seed_sent(SeedMemory(), "first", NOW)
     assert seed_signal(memory, None, NOW + 60 * MINUTE, patience=10 * MINUTE)[1].verdict == "unknown"
+
+
+def test_an_opt_out_tells_since_when_it_waits_whatever_the_newest_say() -> None:
+    made = [(NOW - timedelta(hours=hours), taken) for hours, taken in ((30, False), (26, False), (0.5, True))]
+    signal = consent_signal(made, NOW, window=timedelta(hours=1))
+    assert (signal.verdict, signal.details["waiting"]) == ("good", 2)
+    assert signal.details["waits_since"] == (NOW - timedelta(hours=30)).isoformat()

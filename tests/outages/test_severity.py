@@ -61,7 +61,7 @@ def test_a_calendar_that_could_not_be_read_is_taken_as_bad() -> None:
 def test_every_level_but_the_lowest_says_why() -> None:
     found = severity_of([sale()], SALE_MORNING, usual=USUAL)
     assert found.reasons == (
-        "3,900 messages due by 13:00 UTC",
+        "3,900 messages due by 14:00 UTC, the likely restore",
         "'One-day sale' is useless after 2011-11-25 19:00 UTC",
         "120 % of a usual day's revenue hangs on it",
     )
