@@ -74,7 +74,10 @@ def _measure(desk: Desk) -> Restoration:
         return failed(needed, f"{plural(len(stuck), 'campaign')} run without sending")
     if seed is not None:
         arrived = seed_arrived(
-            seed.route.mailbox_url, seed.token, timeout_seconds=desk.settings.timeout_seconds
+            seed.route.mailbox_url,
+            seed.token,
+            timeout_seconds=desk.settings.seed_timeout_seconds,
+            password=seed.route.mailbox_password,
         )
         if arrived is False:
             return failed(needed, "a seed message was taken, but it did not arrive")

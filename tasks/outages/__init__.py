@@ -4,6 +4,7 @@ The decisions are pure functions (`judge`, `severity_of`, `sending_signal`, …)
 sending a seed message are the only things here that touch the world.
 """
 
+from tasks.outages.bounces import BounceMemory, Diagnosis, bounce_signal, diagnose
 from tasks.outages.calendar import calendar_of, usual_of, value_per_message, with_audiences
 from tasks.outages.counts import (
     CampaignCount,
@@ -18,13 +19,15 @@ from tasks.outages.counts import (
 from tasks.outages.detector import CALM_PASSES, DetectorState, Transition, judge, settle, verdict_of
 from tasks.outages.dialects import read_page
 from tasks.outages.errors import OutageError, UnreadablePage
+from tasks.outages.handshake import Handshake, smtp_handshake, smtp_signal
+from tasks.outages.mailbox import seed_arrived
+from tasks.outages.optout import unsubscribe_signal
 from tasks.outages.probing import Answer, api_signal, enough
 from tasks.outages.reading import page_json, parse_incidents, parse_summary, past_incidents, read_status_page
 from tasks.outages.seed import (
     SeedFailed,
     SeedRefused,
     SeedRoute,
-    seed_arrived,
     seed_route,
     seed_token,
     send_seed,
@@ -40,11 +43,14 @@ __all__ = [
     "OWN_SIGNALS",
     "Answer",
     "Background",
+    "BounceMemory",
     "CampaignCount",
     "DetectorState",
+    "Diagnosis",
     "DueSend",
     "Earnings",
     "Gather",
+    "Handshake",
     "Memory",
     "Observation",
     "OutageError",
@@ -68,10 +74,12 @@ __all__ = [
     "Verdict",
     "Watched",
     "api_signal",
+    "bounce_signal",
     "calendar_of",
     "conclude",
     "consent_signal",
     "database_url",
+    "diagnose",
     "enough",
     "judge",
     "likely_restore",
@@ -92,6 +100,9 @@ __all__ = [
     "sending_signal",
     "settle",
     "severity_of",
+    "smtp_handshake",
+    "smtp_signal",
+    "unsubscribe_signal",
     "usual_of",
     "value_per_message",
     "verdict_of",

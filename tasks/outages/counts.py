@@ -20,6 +20,9 @@ SLOW_SHARE = 0.5
 OVERDUE_AT_MOST = timedelta(hours=12)
 """A scheduled campaign that did not start for longer than this waits for people, not for the provider."""
 
+LATE_EVENTS = timedelta(minutes=30)
+"""Events that come later than this were held up on their way."""
+
 EVENTS_EXPECTED_FROM = 20
 """So many accepted messages bring at least one webhook."""
 
@@ -39,6 +42,7 @@ class CampaignCount:
         kind: `newsletter`, `sale`, …, for the calendar.
         latest_useful_at: after it the message must not go out, where the campaign itself says so.
         list_ids: whom it goes to.
+        bounced: bounces that the provider counts for it.
     """
 
     campaign_id: int
@@ -51,6 +55,7 @@ class CampaignCount:
     kind: str = "other"
     latest_useful_at: datetime | None = None
     list_ids: tuple[int, ...] = ()
+    bounced: int = 0
 
 
 @dataclass(frozen=True)
@@ -199,15 +204,21 @@ def consent_signal(requests: Sequence[tuple[datetime, bool]], at: datetime, *, w
     return Signal("consent", verdict, f"the newest {plural(refused, 'opt-out')} not accepted", at, details)
 
 
-def webhook_signal(memory: SendingMemory, receipts: int | None, at: datetime) -> Signal:
-    """Return the `webhooks` signal: degraded when messages were accepted and no event about any of them came.
+def webhook_signal(
+    memory: SendingMemory, receipts: int | None, at: datetime, *, lag: timedelta | None = None
+) -> Signal:
+    """Return the `webhooks` signal: degraded when messages were accepted and no event about any came, or all came late.
 
     Args:
         memory: as it was before this pass: what was accepted in the pass before has had time to bring events.
         receipts: events received since `memory.accepted_since`; None when they cannot be counted.
         at: the time of the pass.
+        lag: how late the promptest of these events came; old ones that are delivered late beside it say nothing.
     """
-    details = {"accepted": memory.accepted, "receipts": receipts}
+    minutes = None if lag is None else round(lag.total_seconds() / 60, 1)
+    details = {"accepted": memory.accepted, "receipts": receipts, "lag_minutes": minutes}
+    if receipts and lag is not None and lag > LATE_EVENTS:
+        return Signal("webhooks", "degraded", f"webhooks come {minutes:.0f} minutes late", at, details)
     if receipts is None or memory.accepted < EVENTS_EXPECTED_FROM:
         return Signal("webhooks", "unknown", "too few messages to expect events", at, details)
     if receipts == 0:

@@ -27,7 +27,7 @@ Change = Literal["suspected", "confirmed", "clearing", "relapsed", "cleared"]
 CALM_PASSES = 20
 """Good passes in a row after which earlier false alarms are forgotten."""
 
-_LET_GO: frozenset[SignalKind] = frozenset({"consent", "webhooks"})
+_LET_GO: frozenset[SignalKind] = frozenset({"bounces", "consent", "webhooks"})
 _VOUCHED_BY: dict[SignalKind, SignalKind] = {"sending": "seed"}
 
 
@@ -245,7 +245,7 @@ def _cleared(
 def _unproven(state: DetectorState, signals: Sequence[Signal], rules: DetectionPlan) -> frozenset[SignalKind]:
     """Return what was broken and is not yet seen working: such a pass proves nothing.
 
-    `sending` is silent once campaigns are paused; a seed message that arrived went the same way. Opt-outs and
+    `sending` is silent once campaigns are paused; a seed message that arrived went the same way. Opt-outs, bounces and
     webhooks come when they come: they are let go after `clear_after` passes of silence.
     """
     seen_good = {signal.kind for signal in signals if signal.verdict == "good"}

@@ -1,4 +1,4 @@
-"""Sending a seed message through the provider's transactional API and looking for it in its mailbox.
+"""Sending a seed message through the provider's transactional API; `mailbox.py` looks for it.
 
 A seed takes the way of every message: accepted by the API, handed to SMTP, delivered. Only it shows a provider that
 accepts and does not deliver.
@@ -14,8 +14,6 @@ import httpx
 from tasks.outages.errors import OutageError
 from tasks.plan import LoadedPlan, secret
 
-MAX_BYTES = 8 * 1024 * 1024
-
 
 @dataclass(frozen=True)
 class SeedRoute:
@@ -24,6 +22,7 @@ class SeedRoute:
     auth: tuple[str, str]
     address: str
     mailbox_url: str
+    mailbox_password: str | None = None
 
 
 def seed_route(plan: LoadedPlan, provider: str) -> SeedRoute | None:
@@ -37,7 +36,9 @@ def seed_route(plan: LoadedPlan, provider: str) -> SeedRoute | None:
         return None
     used_by = f"{plan.path}: providers.{provider}"
     auth = (secret(settings.user_env, used_by), secret(settings.token_env, used_by))
-    return SeedRoute(auth, secret(settings.seed_address_env, used_by), settings.seed_mailbox_url)
+    address = secret(settings.seed_address_env, used_by)
+    password = secret(settings.seed_password_env, used_by) if settings.seed_password_env else None
+    return SeedRoute(auth, address, settings.seed_mailbox_url, password)
 
 
 class SeedRefused(OutageError):
@@ -83,22 +84,6 @@ def send_seed(
             _data(client.post("/tx", json=message))
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SeedFailed(f"The seed message was not taken ({type(error).__name__})") from error
-
-
-def seed_arrived(mailbox_url: str, token: str, *, timeout_seconds: float) -> bool | None:
-    """Return whether the mailbox at `mailbox_url` holds the seed `token`; None when it cannot be read.
-
-    The mailbox answers JSON that shows subjects or headers (Mailpit's `/api/v1/messages`, the sink of a drill): the
-    token may stand anywhere in it.
-    """
-    try:
-        answer = httpx.get(mailbox_url, timeout=timeout_seconds, headers={"Accept": "application/json"})
-    except (httpx.HTTPError, httpx.InvalidURL):
-        return None
-    kind = answer.headers.get("content-type", "")
-    if answer.status_code != httpx.codes.OK or "json" not in kind or len(answer.content) > MAX_BYTES:
-        return None
-    return token in answer.text
 
 
 def _data(answer: httpx.Response) -> list[object]:

@@ -8,9 +8,13 @@ from datetime import datetime
 from typing import Any, Literal
 
 Verdict = Literal["good", "degraded", "bad", "unknown"]
-SignalKind = Literal["status_page", "api", "seed", "sending", "consent", "webhooks"]
+SignalKind = Literal[
+    "status_page", "api", "smtp", "seed", "sending", "bounces", "consent", "unsubscribe", "webhooks"
+]
 
-OWN_SIGNALS: frozenset[SignalKind] = frozenset({"api", "seed", "sending", "consent", "webhooks"})
+OWN_SIGNALS: frozenset[SignalKind] = frozenset(
+    {"api", "smtp", "seed", "sending", "bounces", "consent", "unsubscribe", "webhooks"}
+)
 """The kinds that we measure ourselves. A vendor's page is a claim: only these prove an outage or its end."""
 
 
@@ -19,9 +23,10 @@ class Signal:
     """One kind of evidence in one pass.
 
     Attributes:
-        kind: `status_page` (the vendor's claim), `api` (does it answer, right and in time), `seed` (does a message
-            reach a mailbox), `sending` (does `sent` of running campaigns move), `consent` (are opt-outs accepted),
-            `webhooks` (do events arrive for what was accepted).
+        kind: `status_page` (the vendor's claim), `api` (does it answer, right and in time), `smtp` (does it shake
+            hands), `seed` (does a message reach a mailbox), `sending` (does `sent` of running campaigns move),
+            `bounces` (do receivers take what is sent), `consent` (are opt-outs accepted), `unsubscribe` (does the
+            opt-out page open), `webhooks` (do events arrive for what was accepted, and in time).
         verdict: `unknown` when nothing could be learned, which is never evidence of an outage.
         seen: one sentence for people, without personal data.
         at: when it was seen, on the clock of the plan.

@@ -31,7 +31,7 @@ from tasks.outages.seed import seed_route
 from tasks.outages.signals import Signal
 from tasks.outages.watching import Background, Memory, Observation, Pass, conclude, observe
 from tasks.outages.witness import ShopWitness
-from tasks.plan import LoadedPlan, load_plan
+from tasks.plan import LoadedPlan, load_plan, secret
 from tasks.providers import open_provider
 
 _PATIENCE = timedelta(seconds=30)
@@ -133,6 +133,7 @@ def look(plan: str, provider: str) -> Observation:
             clock,
             shop=shop,
             seed=seed,
+            unsubscribe_url=_unsubscribe_url(loaded, provider),
             gather=lambda campaigns, at: gather_background(loaded, provider, shop, past, campaigns, at),
         )
     for signal in seen.signals:
@@ -456,6 +457,11 @@ def _worth(
     except ImpactError:
         return {}
     return {kind: shop_model.value_per_message_now(kind) for kind in {one.kind for one in sent}}
+
+
+def _unsubscribe_url(loaded: LoadedPlan, provider: str) -> str | None:
+    variable = loaded.plan.providers[provider].unsubscribe_url_env
+    return secret(variable, f"{loaded.path}: providers.{provider}") if variable else None
 
 
 def _key(provider: str) -> str:

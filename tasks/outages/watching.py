@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, Protocol
 
 from tasks.core import Clock, MailstayError
+from tasks.outages.bounces import WINDOW, BounceMemory, bounce_signal
 from tasks.outages.calendar import calendar_of, usual_of, value_per_message, with_audiences
 from tasks.outages.counts import (
     CampaignCount,
@@ -24,9 +25,12 @@ from tasks.outages.counts import (
     webhook_signal,
 )
 from tasks.outages.detector import Change, DetectorState, Transition, judge, page_is_red, settle
+from tasks.outages.handshake import smtp_handshake, smtp_signal
+from tasks.outages.mailbox import seed_arrived
+from tasks.outages.optout import unsubscribe_signal
 from tasks.outages.probing import Answer, api_signal, enough
 from tasks.outages.reading import read_status_page
-from tasks.outages.seed import SeedFailed, SeedRefused, SeedRoute, seed_arrived, seed_token, send_seed
+from tasks.outages.seed import SeedFailed, SeedRefused, SeedRoute, seed_token, send_seed
 from tasks.outages.severity import DueSend, Severity, Usual, likely_restore, severity_of
 from tasks.outages.signals import Signal
 from tasks.outages.witness import Earnings, ShopWitness
@@ -94,6 +98,7 @@ class Memory:
         incident: id of the incident that this outage is recorded in, empty outside one.
         status_posted_at: the vendor's first post about it, once its page has one.
         background: what is known from before.
+        bounces: bounces of the last passes.
     """
 
     detector: DetectorState = field(default_factory=DetectorState)
@@ -105,6 +110,7 @@ class Memory:
     incident: str = ""
     status_posted_at: datetime | None = None
     background: Background | None = None
+    bounces: BounceMemory = field(default_factory=BounceMemory)
 
     def to_dict(self) -> dict[str, Any]:
         """Return the memory as JSON-able values, for the journal."""
@@ -118,6 +124,7 @@ class Memory:
             "incident": self.incident,
             "status_posted_at": self.status_posted_at and self.status_posted_at.isoformat(),
             "background": self.background and self.background.to_dict(),
+            "bounces": self.bounces.to_dict(),
         }
 
     @classmethod
@@ -136,6 +143,7 @@ class Memory:
             incident=content["incident"],
             status_posted_at=_moment(content["status_posted_at"]),
             background=Background.from_dict(known) if (known := content.get("background")) else None,
+            bounces=BounceMemory.from_dict(content.get("bounces")),
         )
 
 
@@ -151,6 +159,7 @@ class Observation:
         calendar: unfinished sends; None when campaigns could not be read.
         usual: what figures are weighed against; None when campaigns could not be read.
         background: what is known from before, where it was gathered anew.
+        bounces: memory for the next pass.
     """
 
     at: datetime
@@ -160,6 +169,7 @@ class Observation:
     calendar: tuple[DueSend, ...] | None
     usual: Usual | None
     background: Background | None = None
+    bounces: BounceMemory = field(default_factory=BounceMemory)
 
 
 @dataclass(frozen=True)
@@ -219,6 +229,7 @@ def observe(
     shop: ShopWitness | None = None,
     seed: SeedRoute | None = None,
     gather: Gather | None = None,
+    unsubscribe_url: str | None = None,
 ) -> Observation:
     """Look at everything the plan gives access to and return what was seen.
 
@@ -230,6 +241,7 @@ def observe(
         clock: the clock of the plan.
         shop: our own shop, where the plan names it.
         seed: the way of a seed message, where the plan names its mailbox.
+        unsubscribe_url: the seed subscriber's opt-out address, where the plan names it.
         gather: learns the background, once a day and never while something is wrong.
     """
     settings: ProviderPlan = plan.providers[name]
@@ -237,13 +249,26 @@ def observe(
     signals = []
     if settings.status_page is not None:
         signals.append(
-            read_status_page(settings.status_page, at=now, timeout_seconds=settings.timeout_seconds)
+            read_status_page(
+                settings.status_page, at=now, timeout_seconds=settings.status_page.timeout_seconds
+            )
+        )
+    if settings.smtp is not None:
+        signals.append(
+            smtp_signal(
+                smtp_handshake(settings.smtp), now, datetime.now(UTC), warn_days=settings.smtp.warn_days
+            )
+        )
+    if unsubscribe_url is not None:
+        signals.append(
+            unsubscribe_signal(unsubscribe_url, now, timeout_seconds=settings.unsubscribe_timeout_seconds)
         )
     api = api_signal(_ask(provider), now, slow_seconds=plan.detection.slow_seconds)
     signals.append(api)
     works_at_all = api.details["asked"] > api.details["failed"]
     campaigns = _campaigns(provider) if works_at_all else None
-    sending, calendar, usual, background = memory.sending, None, None, None
+    sending, bounces = memory.sending, memory.bounces
+    calendar, usual, background = None, None, None
     if campaigns is not None:
         earnings = shop.earnings(now) if shop else Earnings()
         sending, signal = sending_signal(
@@ -257,6 +282,9 @@ def observe(
         background = memory.background
         if gather and memory.detector.phase == "clear" and _old(background, now):
             background = gather(campaigns, now)
+        diagnostics = shop.diagnostics(now - WINDOW, now) if shop else None
+        bounces, signal = bounce_signal(memory.bounces, campaigns, diagnostics, now)
+        signals.append(signal)
         measured = value_per_message(campaigns, earnings.by_campaign_minor)
         worth = measured | dict(background.worth if background else {})
         calendar = tuple(calendar_of(campaigns, now, lateness=plan.lateness, value_per_message=worth))
@@ -270,12 +298,13 @@ def observe(
             signals.append(consent_signal(requests, now, window=CONSENT_WINDOW))
         accepted_since = memory.sending.accepted_since
         receipts = shop.receipts(accepted_since, now) if accepted_since else None
-        signals.append(webhook_signal(memory.sending, receipts, now))
+        lag = shop.webhook_lag(accepted_since, now) if accepted_since else None
+        signals.append(webhook_signal(memory.sending, receipts, now, lag=lag))
     followed = memory.seed
     if seed is not None:
         followed, signal = _follow_seed(name, settings, seed, memory.seed, now, plan.detection, works_at_all)
         signals.append(signal)
-    return Observation(now, tuple(signals), sending, followed, calendar, usual, background)
+    return Observation(now, tuple(signals), sending, followed, calendar, usual, background, bounces)
 
 
 def conclude(
@@ -304,6 +333,7 @@ def conclude(
         severity=memory.severity,
         incident=memory.incident,
         background=observation.background or memory.background,
+        bounces=observation.bounces,
     )
     severity = None
     rose = posted = False
@@ -328,7 +358,9 @@ def _severity(memory: Memory, observation: Observation) -> Severity:
         memory.calendar,
         now,
         usual=memory.usual,
-        consent_failing=consent is not None and consent.verdict == "bad",
+        consent_failing=any(
+            one.verdict == "bad" for one in observation.signals if one.kind in ("consent", "unsubscribe")
+        ),
         consent_waits_since=_moment(consent.details.get("waits_since")) if consent else None,
         restore=likely_restore(memory.detector.first_bad_at or now, now, past),
     )
@@ -364,6 +396,7 @@ def _campaigns(provider: Watched) -> list[CampaignCount] | None:
                 kind=one.kind,
                 latest_useful_at=one.latest_useful_at,
                 list_ids=tuple(one.list_ids),
+                bounced=getattr(one, "bounced", 0),
             )
             for one in campaigns
             if one.of != "feed"  # it runs for years, and nothing of it need move
@@ -382,7 +415,12 @@ def _follow_seed(
 ) -> tuple[SeedMemory, Signal]:
     arrived = None
     if memory.sent_at is not None:
-        arrived = seed_arrived(route.mailbox_url, memory.token, timeout_seconds=settings.timeout_seconds)
+        arrived = seed_arrived(
+            route.mailbox_url,
+            memory.token,
+            timeout_seconds=settings.seed_timeout_seconds,
+            password=route.mailbox_password,
+        )
     patience = timedelta(minutes=rules.stalled_minutes)
     memory, signal = seed_signal(memory, arrived, now, patience=patience)
     if memory.sent_at is not None or not works_at_all:

@@ -23,7 +23,13 @@ _REQUESTS = sa.table(
     sa.column("requested_at", sa.TIMESTAMP),
     sa.column("forwarded_at", sa.TIMESTAMP),
 )
-_RECEIPTS = sa.table("webhook_receipts", sa.column("received_at", sa.TIMESTAMP))
+_RECEIPTS = sa.table(
+    "webhook_receipts",
+    sa.column("received_at", sa.TIMESTAMP),
+    sa.column("occurred_at", sa.TIMESTAMP),
+    sa.column("diagnostic", sa.String),
+)
+_MOST_DIAGNOSTICS = 5_000
 _ORDERS = sa.table(
     "orders",
     sa.column("ordered_at", sa.TIMESTAMP),
@@ -70,6 +76,28 @@ class ShopWitness:
             sa.select(sa.func.count()).where(received > _naive(since)).where(received <= _naive(until))
         )
         return None if rows is None else int(rows[0][0])
+
+    def webhook_lag(self, since: datetime, until: datetime) -> timedelta | None:
+        """Return how late the promptest webhook of that time came; None: there was none, or it is not readable."""
+        received, occurred = _RECEIPTS.c.received_at, _RECEIPTS.c.occurred_at
+        rows = self._read(
+            sa.select(received, occurred).where(received > _naive(since)).where(received <= _naive(until))
+        )
+        lags = [came - happened for came, happened in rows or [] if happened is not None]
+        return max(min(lags), timedelta()) if lags else None
+
+    def diagnostics(self, since: datetime, until: datetime) -> list[str] | None:
+        """Return the receivers' answers in the webhooks of that time; None where the shop keeps no `diagnostic`."""
+        received = _RECEIPTS.c.received_at
+        rows = self._read(
+            sa.select(_RECEIPTS.c.diagnostic)
+            .where(received > _naive(since))
+            .where(received <= _naive(until))
+            .where(_RECEIPTS.c.diagnostic.is_not(None))
+            .order_by(received.desc())
+            .limit(_MOST_DIAGNOSTICS)
+        )
+        return None if rows is None else [str(text) for (text,) in rows]
 
     def earnings(self, now: datetime) -> Earnings:
         """Return what the shop earned in the `MEASURED_OVER` before `now`; nothing where it cannot be read."""

@@ -194,6 +194,7 @@ class StatusPagePlan(_Part):
     name: str | None = Field(
         None, description="The page's own name: any other page is treated as unreadable."
     )
+    timeout_seconds: float = Field(10.0, gt=0, description="Longest time for reading the whole page.")
     components: list[str] = Field(
         default=[],
         description="Ids or names of the components that matter; empty means the page as a whole."
@@ -211,6 +212,18 @@ class StatusPagePlan(_Part):
         if self.kind == "aws_health" and not self.components:
             raise ValueError("AWS Health lists every region: name components like ses-eu-west-1")
         return self
+
+
+class SmtpPlan(_Part):
+    """The server that takes our mail over SMTP: a probe shakes hands with it and begins no message."""
+
+    host: str = Field(description="Its name, which its certificate must bear.")
+    port: int = Field(587, ge=1, le=65535, description="Its port.")
+    encryption: Literal["starttls", "tls", "none"] = Field(
+        "starttls", description="How it encrypts: after greeting, from the first byte, or not."
+    )
+    timeout_seconds: float = Field(10.0, gt=0, description="Longest time for the whole handshake.")
+    warn_days: int = Field(14, ge=0, description="Days before its certificate ends from which that is said.")
 
 
 class ProviderPlan(_Part):
@@ -238,9 +251,21 @@ class ProviderPlan(_Part):
     timeout_seconds: float = Field(10.0, gt=0, description="Longest wait for one answer of the API.")
     seed_mailbox_url: str | None = Field(
         None,
-        description="Where the probe looks for its seed message (`http://…` returning JSON); absent: no seed.",
+        description="Where the probe looks for its seed message: `imaps://user@host/INBOX`, or `http://…` returning"
+        " JSON; absent: no seed.",
     )
+    seed_password_env: str | None = Field(
+        None, description="Environment variable with the password of the seed mailbox, for IMAP."
+    )
+    seed_timeout_seconds: float = Field(10.0, gt=0, description="Longest time for looking into the mailbox.")
     seed_address_env: str | None = Field(None, description="Environment variable with the seed address.")
+    smtp: SmtpPlan | None = Field(None, description="The server that takes our mail over SMTP.")
+    unsubscribe_url_env: str | None = Field(
+        None,
+        description="Environment variable with the opt-out address of the seed subscriber, as its List-Unsubscribe"
+        " header has it: it is opened, never confirmed.",
+    )
+    unsubscribe_timeout_seconds: float = Field(10.0, gt=0, description="Longest time for opening it.")
     sla_monthly_uptime: float | None = Field(
         None, gt=0, le=100, description="Promised monthly uptime in per cent."
     )
@@ -259,6 +284,8 @@ class ProviderPlan(_Part):
     def _belongs_to_its_kind(self) -> ProviderPlan:
         if self.kind != "listmonk" and self.seed_mailbox_url:
             raise ValueError("a seed message can be sent through listmonk only: leave seed_mailbox_url out")
+        if (self.seed_mailbox_url or "").startswith("imap") and not self.seed_password_env:
+            raise ValueError("a mailbox over IMAP has a password: name its variable in seed_password_env")
         if self.kind != "sendgrid" and self.batches:
             raise ValueError("only SendGrid has batches of scheduled mail: leave batches out")
         return self

@@ -57,6 +57,8 @@ def loaded(tmp_path: Path, page_server: Callable[..., str]) -> LoadedPlan:
     ]
     body = json.dumps({"page": {"name": "Example ESP"}, "incidents": history}).encode()
     content = yaml.safe_load((Path(__file__).parents[2] / "data" / "plan.example.yaml").read_text())
+    for probe in ("smtp", "seed_mailbox_url", "unsubscribe_url_env"):
+        content["providers"]["listmonk"].pop(probe, None)
     content["journal"] = "sqlite:///journal.db"
     content["providers"]["listmonk"]["status_page"] = {
         "url": page_server(paths={"/api/v2/incidents.json": body}),
@@ -156,7 +158,7 @@ class Quiet:
 
     def campaigns(self) -> list[CampaignCount]:
         sale = CampaignCount(9, "Sale", "scheduled", 1_000, 0, NOW + HOUR, None, "sale")
-        return [type("Listed", (), {**vars(sale), "id": 9})()]  # type: ignore[list-item]
+        return [type("Listed", (), {**vars(sale), "id": 9, "of": "campaign"})()]  # type: ignore[list-item]
 
 
 def test_it_is_gathered_once_a_day_kept_in_the_memory_and_never_while_something_is_wrong(

@@ -158,3 +158,15 @@ def test_an_opt_out_tells_since_when_it_waits_whatever_the_newest_say() -> None:
     signal = consent_signal(made, NOW, window=timedelta(hours=1))
     assert (signal.verdict, signal.details["waiting"]) == ("good", 2)
     assert signal.details["waits_since"] == (NOW - timedelta(hours=30)).isoformat()
+
+
+@pytest.mark.parametrize(
+    ("lag", "receipts", "verdict"),
+    [(None, 30, "good"), (2, 30, "good"), (45, 30, "degraded"), (45, 0, "degraded"), (45, None, "unknown")],
+)
+def test_webhooks_that_all_come_late_are_degraded(
+    lag: int | None, receipts: int | None, verdict: str
+) -> None:
+    late = None if lag is None else timedelta(minutes=lag)
+    signal = webhook_signal(SendingMemory(accepted=50), receipts, NOW, lag=late)
+    assert signal.verdict == verdict

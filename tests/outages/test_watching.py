@@ -26,7 +26,7 @@ from tasks.outages import (
     value_per_message,
     with_audiences,
 )
-from tasks.plan import Plan
+from tasks.plan import Plan, SmtpPlan
 
 NOW = datetime(2011, 11, 16, 9, 0, tzinfo=UTC)
 HOUR = timedelta(hours=1)
@@ -63,6 +63,7 @@ class Listed:
     latest_useful_at: datetime | None = NOW + 10 * HOUR
     list_ids: tuple[int, ...] = (1,)
     of: str = "campaign"
+    bounced: int = 0
 
 
 @pytest.fixture
@@ -70,6 +71,8 @@ def plan() -> Plan:
     text = (Path(__file__).parents[2] / "data" / "plan.example.yaml").read_text()
     content = yaml.safe_load(text)
     content["providers"]["listmonk"]["status_page"] = {"url": "http://127.0.0.1:1", "components": ["API"]}
+    for probe in ("smtp", "seed_mailbox_url", "unsubscribe_url_env"):
+        content["providers"]["listmonk"].pop(probe, None)
     return Plan.model_validate(content)
 
 
@@ -299,3 +302,51 @@ def test_failing_opt_outs_are_an_outage_while_everything_else_works(
     assert [one.to for each in found for one in each.transitions] == ["suspected", "confirmed"]
     assert found[-1].severity is not None
     assert found[-1].severity.level == 3
+
+
+def test_the_shop_tells_how_late_webhooks_come_and_what_receivers_answer(shop: str) -> None:
+    engine = sa.create_engine(shop)
+    with engine.begin() as db:
+        db.exec_driver_sql("ALTER TABLE webhook_receipts ADD COLUMN occurred_at TIMESTAMP")
+        assert ShopWitness(shop).diagnostics(NOW - HOUR, NOW) is None
+        db.exec_driver_sql("ALTER TABLE webhook_receipts ADD COLUMN diagnostic VARCHAR")
+    engine.dispose()
+    fill(
+        shop,
+        "webhook_receipts",
+        (naive(NOW), naive(NOW - 3 * HOUR), None),
+        (naive(NOW), naive(NOW - HOUR / 60), "550 5.7.1 refused"),
+        (naive(NOW - 2 * HOUR), naive(NOW - 2 * HOUR), "550 5.1.1 nobody"),
+    )
+    witness = ShopWitness(shop)
+    assert witness.webhook_lag(NOW - HOUR, NOW) == HOUR / 60
+    assert witness.webhook_lag(NOW + HOUR, NOW + 2 * HOUR) is None
+    assert witness.diagnostics(NOW - HOUR, NOW) == ["550 5.7.1 refused"]
+
+
+def test_every_probe_of_the_plan_is_a_signal_of_its_own(plan: Plan, clock: DrivenClock) -> None:
+    settings = plan.providers["listmonk"].model_copy(
+        update={
+            "smtp": SmtpPlan(host="127.0.0.1", port=1, timeout_seconds=1),
+            "unsubscribe_timeout_seconds": 1,
+        }
+    )
+    probed = plan.model_copy(update={"providers": {**plan.providers, "listmonk": settings}})
+    bounced = [replace(Listed(), sent=300, bounced=0), replace(Listed(), sent=2_300, bounced=900)]
+    memory, found = Memory(), []
+    for listed in bounced:
+        clock.advance(300)
+        seen = look(probed, Answers(listed=[listed]), memory, clock, unsubscribe_url="http://127.0.0.1:1/u")
+        found.append(conclude("listmonk", memory, seen, plan.detection, incident_open=True))
+        memory = Memory.from_dict(json.loads(json.dumps(found[-1].memory.to_dict())))
+    verdicts = {one.kind: one.verdict for one in found[-1].signals}
+    assert verdicts == {
+        "status_page": "unknown",
+        "smtp": "bad",
+        "unsubscribe": "bad",
+        "api": "good",
+        "sending": "good",
+        "bounces": "bad",
+    }
+    assert found[-1].severity is not None
+    assert "opt-outs are not accepted" in found[-1].severity.reasons
