@@ -855,6 +855,23 @@ def incidents_declare(
     show.as_json(declared) if json_ else show.out.print(f"{declared.id} {declared.state} ({provider})")
 
 
+@incidents.command("cause")
+def incidents_cause(
+    incident: Annotated[str, typer.Argument(help="An incident's id.")],
+    cause: Annotated[Cause, typer.Argument(help="The class of the cause, as you have found it.")],
+    name: NameOption,
+    plan: PlanOption = "plan.yaml",
+    json_: JsonOption = False,
+) -> None:
+    """Name the class of the cause; what `monitor` suggests, with its evidence, stands in `incidents show`.
+
+    The last one named counts. A suggestion alone never does.
+    """
+    _, journal = _open_journal(plan)
+    found = journal.name_cause(incident, cause, name)
+    show.as_json(found) if json_ else show.out.print(f"{found.id} {found.cause_class}")
+
+
 @incidents.command("approve")
 def incidents_approve(
     incident: Annotated[str, typer.Argument(help="An incident's id.")],

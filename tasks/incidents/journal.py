@@ -117,8 +117,8 @@ class Journal:
     ) -> Incident:
         """Declare an incident of `provider`, or join the one that is open.
 
-        Joining adds what was not known: a note with the new summary, `impact_started_at`, and the confirmation
-        (from `triage` to the `state` given). It never changes what is recorded already.
+        Joining adds what was not known: a note with the new summary, `impact_started_at`, the class of the cause if one
+        is named, and the confirmation (from `triage` to the `state` given). It never changes what is recorded already.
 
         Args:
             provider: its name in the plan.
@@ -165,6 +165,8 @@ class Journal:
                     self._add_state(
                         session, incident_id, state, joined.on_hold, by=declared_by, reason="confirmed"
                     )
+                if cause_class not in ("unknown", joined.cause_class):
+                    self._add_cause(session, incident_id, cause_class, declared_by)
                 if not self._told_already(session, joined, summary, declared_by):
                     self._add_note(
                         session,
@@ -278,6 +280,16 @@ class Journal:
         with self._write("note", incident_id, token) as session:
             self._incident(session, incident_id)
             self._add_note(session, incident_id, kind, text, dict(data or {}), at=at)
+
+    def name_cause(self, incident_id: str, cause_class: str, by: str) -> Incident:
+        """Record the class of the cause as `by` has found it; the last one named counts, and the same changes nothing.
+
+        Only a person names it. What the evidence speaks for is a note of kind `cause_suggested` and no more.
+        """
+        with self._write("cause", incident_id) as session:
+            if self._incident(session, incident_id).cause_class != cause_class:
+                self._add_cause(session, incident_id, cause_class, by)
+        return self.incident(incident_id)
 
     def timeline(self, incident_id: str) -> list[TimelineEntry]:
         """Return every fact of the incident in words, in the order in which it happened."""
@@ -735,6 +747,10 @@ class Journal:
         states.check_order(incident_id, known, name, at, self.clock.now())
         self._add(session, Timestamp(incident_id=incident_id, name=name, at=at, by_name=by))
 
+    def _add_cause(self, session: Session, incident_id: str, cause_class: str, by: str) -> None:
+        data = {"cause_class": cause_class, "by": by}
+        self._add_note(session, incident_id, "cause", f"{cause_class}, says {by}", data)
+
     def _add_note(
         self,
         session: Session,
@@ -867,10 +883,16 @@ class Journal:
             .order_by(StateChange.seq.desc())
             .limit(1)
         ).one()
+        named = session.scalars(
+            sa.select(Note)
+            .where(Note.incident_id == incident_id, Note.note_kind == "cause")
+            .order_by(Note.seq.desc())
+            .limit(1)
+        ).first()
         return Incident(
             id=incident_id,
             provider=declared.provider,
-            cause_class=declared.cause_class,
+            cause_class=str(named.data["cause_class"]) if named else declared.cause_class,
             summary=declared.summary,
             state=cast(State, latest.state),
             on_hold=cast(Hold, latest.on_hold),

@@ -6,6 +6,7 @@ sending a seed message are the only things here that touch the world.
 
 from tasks.outages.bounces import BounceMemory, Diagnosis, bounce_signal, diagnose
 from tasks.outages.calendar import calendar_of, usual_of, value_per_message, with_audiences
+from tasks.outages.causes import Suggestion, Surroundings, suggest_causes
 from tasks.outages.counts import (
     CampaignCount,
     SeedMemory,
@@ -68,6 +69,8 @@ __all__ = [
     "Signal",
     "SignalKind",
     "StatusPage",
+    "Suggestion",
+    "Surroundings",
     "Transition",
     "UnreadablePage",
     "Usual",
@@ -102,6 +105,7 @@ __all__ = [
     "severity_of",
     "smtp_handshake",
     "smtp_signal",
+    "suggest_causes",
     "unsubscribe_signal",
     "usual_of",
     "value_per_message",

@@ -24,7 +24,9 @@ from tasks.comms import (
 )
 from tasks.core import crash_point, open_clock, plural
 from tasks.incidents import ImpossibleOrder, Incident, Journal, open_journal
+from tasks.outages.causes import Surroundings, suggest_causes
 from tasks.outages.counts import CampaignCount
+from tasks.outages.detector import Transition
 from tasks.outages.errors import OutageError
 from tasks.outages.reading import past_incidents
 from tasks.outages.seed import seed_route
@@ -39,6 +41,8 @@ _PATIENCE = timedelta(seconds=30)
 
 _HISTORY = timedelta(days=400)
 """How far back orders are read to learn what a message brings."""
+
+_RECENT, _WEEK = timedelta(days=1), timedelta(days=7)
 
 CONFIRMED_EVENT = "mailstay.outage.confirmed"
 """Name of the event that starts `respond`; deployments/prefect.yaml listens for it."""
@@ -178,7 +182,9 @@ def record_changes(plan: str, found: Pass) -> Pass:
             else:
                 text = f"good in every one of {loaded.plan.detection.clear_after} passes: {summary}"
                 journal.note(found.memory.incident, "cleared", text)
+            _record_decision(journal, found, change)
             crash_point(f"monitor.record:{change.to}")
+        _suggest_cause(journal, loaded, found)
         _record_severity(journal, found)
         if found.posted and found.memory.incident and found.memory.status_posted_at:
             at = found.memory.status_posted_at
@@ -249,7 +255,9 @@ def tell_people(plan: str, found: Pass) -> int:
 def remember(plan: str, found: Pass) -> ProviderWatch:
     """Keep in the journal what the next pass goes on from; the pass counts from here on."""
     crash_point("monitor.remember:before")
-    with open_journal(load_plan(plan)) as journal:
+    loaded = load_plan(plan)
+    with open_journal(loaded) as journal:
+        _note_plan(journal, loaded, found)
         journal.put_state(_key(found.provider), found.memory.to_dict())
     crash_point("monitor.remember:after")
     return ProviderWatch(
@@ -324,6 +332,78 @@ def _cancel(journal: Journal, found: Pass) -> None:
         journal.transition(incident.id, "canceled", BY, "false alarm: every signal is good again")
     elif incident.is_open:
         journal.note(incident.id, "detector", "every signal that monitor has is good")
+
+
+def _record_decision(journal: Journal, found: Pass, change: Transition) -> None:
+    """Keep all that the pass saw beside what was decided from it; once, though the pass may be concluded again."""
+    told = {"decision": change.to, "pass": found.at.isoformat()}
+    incident = found.memory.incident
+    if any(one.kind == "decision" and told.items() <= one.data.items() for one in journal.timeline(incident)):
+        return
+    journal.note(
+        incident,
+        "decision",
+        f"{change.was} → {change.to}, by {plural(len(found.signals), 'signal')}",
+        told
+        | {
+            "signals": [one.to_dict() for one in found.signals],
+            "detector": found.memory.detector.to_dict(),
+            "false_green": change.false_green,
+        },
+    )
+
+
+def _suggest_cause(journal: Journal, loaded: LoadedPlan, found: Pass) -> None:
+    """Say what class of cause the evidence speaks for, when that has changed; only a person makes it the cause."""
+    began = found.memory.detector.first_bad_at
+    if not found.memory.incident or began is None:
+        return
+    suggestions = suggest_causes(found.signals, _surroundings(journal, loaded, found, began))
+    if not suggestions:
+        return
+    told = {"suggestions": [one.to_dict() for one in suggestions]}
+    earlier = [one.data for one in journal.timeline(found.memory.incident) if one.kind == "cause_suggested"]
+    named = [one["cause_class"] for one in told["suggestions"]]
+    if earlier and [one["cause_class"] for one in earlier[-1]["suggestions"]] == named:
+        return
+    first = suggestions[0]
+    text = f"{first.cause}: {'; '.join(first.evidence)}"
+    if suggestions[1:]:
+        text += f" (or {', '.join(one.cause for one in suggestions[1:])})"
+    journal.note(found.memory.incident, "cause_suggested", text, told)
+
+
+def _surroundings(journal: Journal, loaded: LoadedPlan, found: Pass, began: datetime) -> Surroundings:
+    incidents = journal.incidents()
+    changes = [
+        f"we did {action.kind} at {at:%Y-%m-%d %H:%M} UTC ({one.id})"
+        for one in incidents
+        if one.provider == found.provider and one.id != found.memory.incident
+        for action in journal.actions(one.id)
+        if action.status == "done"
+        and began - _RECENT <= (at := action.decided_at or action.intended_at) <= began
+    ]
+    known = journal.get_state(_plan_key(found.provider))
+    if known and known["digest"] != loaded.digest:
+        changes.append("the plan was changed since the last pass in which all was well")
+    elif known and known["changed_at"] and datetime.fromisoformat(known["changed_at"]) >= began - _RECENT:
+        changes.append(f"the plan was changed at {known['changed_at'][:16].replace('T', ' ')} UTC")
+    others = [one.provider for one in incidents if one.is_open and one.provider != found.provider]
+    shop = _shop(loaded, found.provider)
+    before = shop.opt_outs(began - _WEEK, began) if shop else None
+    return Surroundings(tuple(changes), tuple(others), len(before or ()) / (_WEEK / timedelta(hours=1)))
+
+
+def _note_plan(journal: Journal, loaded: LoadedPlan, found: Pass) -> None:
+    """Remember with which plan all was well, and since when."""
+    known = journal.get_state(_plan_key(found.provider))
+    if found.memory.detector.phase == "clear" and (known is None or known["digest"] != loaded.digest):
+        changed = None if known is None else found.at.isoformat()
+        journal.put_state(_plan_key(found.provider), {"digest": loaded.digest, "changed_at": changed})
+
+
+def _plan_key(provider: str) -> str:
+    return f"monitor-plan/{provider}"
 
 
 def _record_severity(journal: Journal, found: Pass) -> None:
