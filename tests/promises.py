@@ -39,6 +39,7 @@ PROMISES = {
     "tests/incidents/test_processes.py": "The journal opens and goes on after a kill between any two facts",
     "tests/flows/test_monitor.py": "A killed pass of monitor is concluded again and tells nobody twice",
     "tests/outages/test_detector.py": "No outage is confirmed or cleared without the passes that the plan asks for",
+    "tests/outages/test_dialects.py": "No page, whatever is lost of it, breaks the watch or reads as all clear by that",
     "tests/outages/test_severity.py": "Severity never falls as deadlines near, more is due, or opt-outs fail",
     "tests/catchup/test_ledger.py": "Every person of a campaign has exactly one outcome; nobody is forgotten",
     "tests/catchup/test_consent.py": "One witness of an opt-out is enough to block",

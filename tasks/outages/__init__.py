@@ -25,6 +25,15 @@ from tasks.outages.mailbox import seed_arrived
 from tasks.outages.optout import unsubscribe_signal
 from tasks.outages.probing import Answer, api_signal, enough
 from tasks.outages.reading import page_json, parse_incidents, parse_summary, past_incidents, read_status_page
+from tasks.outages.replay import (
+    QUESTION_FAILS,
+    Chronology,
+    Quiet,
+    Replay,
+    read_chronologies,
+    replay_outage,
+    replay_quiet,
+)
 from tasks.outages.seed import (
     SeedFailed,
     SeedRefused,
@@ -42,10 +51,12 @@ from tasks.outages.witness import Earnings, ShopWitness, database_url
 __all__ = [
     "CALM_PASSES",
     "OWN_SIGNALS",
+    "QUESTION_FAILS",
     "Answer",
     "Background",
     "BounceMemory",
     "CampaignCount",
+    "Chronology",
     "DetectorState",
     "Diagnosis",
     "DueSend",
@@ -58,6 +69,8 @@ __all__ = [
     "PageComponent",
     "PageIncident",
     "Pass",
+    "Quiet",
+    "Replay",
     "Restore",
     "SeedFailed",
     "SeedMemory",
@@ -92,8 +105,11 @@ __all__ = [
     "parse_incidents",
     "parse_summary",
     "past_incidents",
+    "read_chronologies",
     "read_page",
     "read_status_page",
+    "replay_outage",
+    "replay_quiet",
     "seed_arrived",
     "seed_route",
     "seed_sent",

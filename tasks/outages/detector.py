@@ -200,8 +200,10 @@ def _poor_pass(
         changes.append("relapsed")
         state = replace(state, phase="confirmed", relapses=state.relapses + 1)
     needed = min(rules.suspect_after + state.false_alarms, max(rules.suspect_after, rules.confirm_after))
+    # One question in a thousand fails on any network: a single pass that is merely degraded wakes nobody.
+    doubtful = needed if state.bad_passes else max(needed, rules.confirm_after)
     if state.phase == "clear" and (
-        state.doubtful_passes >= needed or state.bad_passes >= rules.confirm_after
+        state.doubtful_passes >= doubtful or state.bad_passes >= rules.confirm_after
     ):
         changes.append("suspected")
         state = replace(state, phase="suspected")

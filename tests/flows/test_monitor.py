@@ -232,7 +232,7 @@ def kinds(passes: list[Any], verdict: str) -> set[str]:
 def test_a_healthy_provider_raises_nothing_and_every_signal_is_seen_good(drill: Drill) -> None:
     passes = watch(drill, 6)
     assert changes(passes) == []
-    assert kinds(passes, "good") == {"api", "seed", "sending", "consent", "webhooks"}
+    assert kinds(passes, "good") == {"api", "seed", "sending", "bounces", "consent", "webhooks"}
     assert kinds(passes, "bad") | kinds(passes, "degraded") == set()
     assert {one.phase for one, _ in passes} == {"clear"}
 
