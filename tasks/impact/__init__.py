@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     )
     from tasks.impact.money import MoneyImpact, measure_money
     from tasks.impact.objectives import ObjectiveCheck, check_objectives
+    from tasks.impact.opinion import SecondOpinion, second_opinion
+    from tasks.impact.record import Coverage, TrackRecord, track_record
     from tasks.impact.reputation import LIMITS, ReputationCheck, check_reputation
 
 _LAZY = {
@@ -79,6 +81,8 @@ _LAZY = {
         "ObjectiveCheck",
         "check_objectives",
     ),
+    "tasks.impact.opinion": ("SecondOpinion", "second_opinion"),
+    "tasks.impact.record": ("Coverage", "TrackRecord", "track_record"),
     "tasks.impact.reputation": (
         "LIMITS",
         "ReputationCheck",
@@ -96,6 +100,7 @@ __all__ = [
     "SHORT_SCOPE",
     "Calendar",
     "Counterfactual",
+    "Coverage",
     "DataImpact",
     "Evidence",
     "Forecast",
@@ -108,9 +113,11 @@ __all__ = [
     "ObjectiveCheck",
     "ReputationCheck",
     "ResponseProfile",
+    "SecondOpinion",
     "ShopHistory",
     "TableAbout",
     "TooLittleHistory",
+    "TrackRecord",
     "check_objectives",
     "check_reputation",
     "measure_data",
@@ -120,8 +127,10 @@ __all__ = [
     "reactions_of",
     "read_evidence",
     "respond_to_send",
+    "second_opinion",
     "sends_of",
     "still_interested",
+    "track_record",
 ]
 
 

@@ -12,13 +12,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from tasks.core import plural
 from tasks.impact.errors import ImpactError, TooLittleHistory
 from tasks.impact.learned import quasi_poisson, ridge
 
@@ -43,6 +44,9 @@ _WEEK = 168
 _PROFILE_WEEKS = 8
 _PROFILE_DECAY = 0.85
 _LEVEL_HOURS = 14 * 24
+_GIANT = 50
+_NEVER_EMPTY_HOURS = 5
+_LONGEST_HISTORY = pd.Timedelta(weeks=104)
 _LEVEL_DAYS = (1, 3, 7, 14, 28)
 _LEARN_EVERY_HOURS = 4
 _LEARN_FROM = 90
@@ -84,7 +88,8 @@ class LossEstimate:
         expected_minor: the counterfactual total.
         observed_minor: the observed total.
         loss_minor: expected minus observed; below zero where more came in than expected.
-        forecast_minor: the forecast before the median error of the placebos corrects it into `expected_minor`.
+        forecast_minor: the forecast before the mean error of the placebos corrects it into `expected_minor`: the
+            mean, since a median of skewed errors would find too small a loss.
         scale_minor: size of an ordinary error of this window; a score is an error over its scale.
         intervals: one per level of `LEVELS`, on the loss: forecast plus quantile of the scores times scale (times
             1.5 near a holiday), not below 0, minus observed.
@@ -134,7 +139,7 @@ class Forecast:
         estimate: the result.
         hourly: one row per hour of the window: `hour`, `observed_minor`, `expected_minor`.
         placebos: one row per placebo window: `start`, `observed_minor`, `expected_minor`, `scale_minor`,
-            `score` (error over scale), `weight`.
+            `score` (error over scale), `weight`, `near_holiday`.
     """
 
     estimate: LossEstimate
@@ -154,6 +159,7 @@ class ShopHistory:
         impact_started_at: when the outage began; later orders never enter a forecast.
         horizon_hours: how many hours from then on may be asked for.
         calendar: the business calendar.
+        disturbed: other incidents, from impact to the end of their recovery: nothing is learned from these hours.
     """
 
     orders: pd.DataFrame
@@ -162,6 +168,7 @@ class ShopHistory:
     impact_started_at: datetime
     horizon_hours: int
     calendar: Calendar = field(default_factory=Calendar)
+    disturbed: tuple[tuple[datetime, datetime], ...] = ()
 
     def __post_init__(self) -> None:
         _check(self.orders, ("ordered_at", "total_minor"), "orders")
@@ -169,6 +176,12 @@ class ShopHistory:
         _check(self.planned, ("planned_at", "kind", "campaign_id", "messages"), "planned")
         if self.impact_started_at.tzinfo is None:
             raise ImpactError("The start of the impact has no time zone", fix="give it in UTC")
+        if (below := int((self.orders["total_minor"] < 0).sum())) > 0:
+            raise ImpactError(
+                f"{plural(below, 'order')} with a total below zero",
+                fix="keep refunds in their own table: an order counts with what was ordered",
+                where="orders.total_minor",
+            )
 
 
 class Counterfactual:
@@ -183,32 +196,43 @@ class Counterfactual:
         self._zone = history.calendar.timezone
         self._start = self._wall(pd.Series([history.impact_started_at])).iloc[0]
         ordered = self._wall(history.orders["ordered_at"])
-        before = ordered[ordered < self._start]
-        days = (self._start - before.min()).days if len(before) else 0
+        first = _begin(ordered[ordered < self._start], self._start)
+        days = (self._start - first).days
         if days < MINIMUM_HISTORY_DAYS:
             raise TooLittleHistory(
                 f"{days} days of orders before the outage; an estimate needs {MINIMUM_HISTORY_DAYS}",
                 fix="report messages and minutes, and leave the money open",
             )
-        self._past = int((self._start - before.min()) // pd.Timedelta(hours=1))
+        self.past_hours = self._past = int((self._start - first) // pd.Timedelta(hours=1))
         self._size = self._past + history.horizon_hours
         tagged = self._tagged(history.orders)
         self.has_tags = bool(tagged[(ordered < self._start).to_numpy()].any())
-        value = history.orders["total_minor"].to_numpy(dtype=np.float64)
+        value = history.orders["total_minor"].to_numpy(dtype=np.float64, copy=True)
         hour = self._bins(ordered)
         base = ~tagged if self.has_tags else np.ones(len(tagged), dtype=bool)
+        known = (hour >= 0) & (hour < self._past)
+        self.giant_orders = self._cap(value, hour, known)
+        if value[known].sum() <= 0:
+            raise TooLittleHistory(
+                "No order before the outage has a value",
+                fix="report messages and minutes, and leave the money open",
+            )
         self._base = self._sum(hour[base], value[base])
         self._email = self._sum(hour[~base], value[~base])
-        known = (hour >= 0) & (hour < self._past)
         self._basket_base = _size_biased(value[base & known])
         self._basket_email = _size_biased(value[~base & known]) or self._basket_base
         self._hours = pd.DatetimeIndex(
             self._start + pd.to_timedelta(np.arange(-self._past, history.horizon_hours), "h")
         )
         self._closed = self._closed_hours()
+        self._leave_out_disturbed()
         self._learn_response(history.orders[tagged & known], ordered[tagged & known])
 
     # ------------------------------------------------------------------------------------------------ forecasts
+
+    def revenue(self) -> Floats:
+        """Return the revenue of every hour, the first `past_hours` of them before the outage."""
+        return self._base + self._email
 
     def forecast(
         self, statistic: Literal["during", "net"], hours: int, *, control: Control | None = None
@@ -230,10 +254,7 @@ class Counterfactual:
         window = _Window(self, hours)
         fit = window.fit(control)
         start, past = self._past, window.placebos
-        age_days = (start - past) / 24
-        weight = 0.5 ** (age_days / _RECENCY_HALF_LIFE_DAYS)
-        log_scale = np.log(np.maximum(fit.scale, 1.0))
-        weight *= np.exp(-0.5 * ((log_scale[past] - log_scale[start]) / _SIMILARITY_SD) ** 2) + 1e-6
+        weight = placebo_weights((start - past) / 24, fit.scale[past], fit.scale[start])
         score = (fit.observed[past] - fit.expected[past]) / fit.scale[past]
         effective = float(weight.sum())
         if effective < LEAST_WEIGHT:
@@ -245,12 +266,12 @@ class Counterfactual:
         near = self._near_holiday(start, hours)
         widening = HOLIDAY_WIDENING if near else 1.0
         scale = fit.scale[start] * widening
-        shift = _weighted_quantile(score, weight, 0.5)
+        shift = float(np.average(score, weights=weight))
         expected = max(fit.expected[start] + shift * fit.scale[start], 0.0)
         observed = fit.observed[start]
         intervals = []
         for level in LEVELS:
-            low, high = _conformal(score, weight, level)
+            low, high = conformal_bounds(score, weight, level)
             intervals.append(
                 Interval(
                     level,
@@ -287,11 +308,35 @@ class Counterfactual:
                     "scale_minor": fit.scale[past],
                     "score": score,
                     "weight": weight,
+                    "near_holiday": [self._near_holiday(int(one), hours) for one in past],
                 }
             ),
         )
 
     # ------------------------------------------------------------------------------------------------ learning
+
+    def _cap(self, value: Floats, hour: npt.NDArray[np.int64], known: Bools) -> int:
+        """Lower giant orders of the past to what a usual day earns, and return how many there were.
+
+        An order is giant if it is larger than a usual day and than fifty usual orders: it comes once, and must not be
+        expected again at the same hour of the next weeks.
+        """
+        some = known & (value > 0)
+        if not some.any():
+            return 0
+        usual_day = float(np.median(pd.Series(value[some]).groupby(hour[some] // 24).sum()))
+        most = max(usual_day, _GIANT * float(np.median(value[some])))
+        giant = known & (value > most)
+        value[giant] = most
+        return int(giant.sum())
+
+    def _leave_out_disturbed(self) -> None:
+        """Treat the hours of other incidents as closed: neither profile nor level nor placebo knows them."""
+        for began, ended in self.history.disturbed:
+            low, high = self._bins(self._wall(pd.Series([began, ended - timedelta(microseconds=1)])))
+            inside = slice(max(int(low), 0), max(min(int(high) + 1, self._past), 0))
+            self._closed[inside] = self._irregular[inside] = True
+            self._base[inside] = self._email[inside] = 0.0
 
     def _learn_response(self, tagged: pd.DataFrame, ordered: pd.Series[Any]) -> None:
         """Learn from tagged orders when the orders of a send come (curve) and what a message brings (value)."""
@@ -390,7 +435,10 @@ class Counterfactual:
         """
         days = self._hours.normalize()
         past = np.arange(self._size) < self._past
-        per_day = pd.Series(self._base[: self._past] > 0).groupby(days[: self._past]).sum()
+        whole = (
+            days[: self._past] < self._start.normalize()
+        )  # the day of the outage has not had its chance yet
+        per_day = pd.Series((self._base[: self._past] > 0)[whole]).groupby(days[: self._past][whole]).sum()
         weekday = pd.DatetimeIndex(per_day.index).day_of_week
         usual = per_day.groupby(weekday).median().reindex(range(7), fill_value=0.0)
         closed_day = (per_day == 0) & ((usual.to_numpy()[weekday] >= 2) | (usual.to_numpy()[weekday] == 0))
@@ -415,6 +463,7 @@ class Counterfactual:
                 for day in per_day.index
             ]
         )
+        self.days_without_orders = int((irregular & (usual.to_numpy()[weekday] >= _NEVER_EMPTY_HOURS)).sum())
         self._irregular = np.concatenate(
             [
                 irregular.reindex(days[past]).fillna(False).to_numpy(dtype=bool),
@@ -712,6 +761,19 @@ class _Window:
         return result
 
 
+def _begin(before: pd.Series[Any], start: pd.Timestamp) -> pd.Timestamp:
+    """Return the first order after the last four weeks without any, at most two years back.
+
+    A single order that a wrong clock dated long ago makes no history.
+    """
+    recent = before[before >= start - _LONGEST_HISTORY].sort_values()
+    if recent.empty:
+        return start
+    gap = recent.diff() > pd.Timedelta(days=MINIMUM_HISTORY_DAYS)
+    first: pd.Timestamp = recent[gap].iloc[-1] if gap.any() else recent.iloc[0]
+    return first
+
+
 def _curve(orders: pd.DataFrame) -> Floats:
     """Share of the value that comes in each hour after the send; without orders the whole in the first hours."""
     if len(orders) == 0:
@@ -721,7 +783,20 @@ def _curve(orders: pd.DataFrame) -> Floats:
     return np.asarray(value / value.sum())
 
 
-def _conformal(score: Floats, weight: Floats, level: float) -> tuple[float, float]:
+def placebo_weights(age_days: Floats, scale: Floats, scale_now: float) -> Floats:
+    """Return how much placebo windows count for a window: newer ones (half-life 26 weeks) and alike ones more.
+
+    Args:
+        age_days: days from the start of each placebo to that of the window.
+        scale: size of an ordinary error of each placebo.
+        scale_now: that of the window.
+    """
+    unlike = np.log(np.maximum(scale, 1.0)) - math.log(max(scale_now, 1.0))
+    weight: Floats = 0.5 ** (age_days / _RECENCY_HALF_LIFE_DAYS)
+    return weight * (np.exp(-0.5 * (unlike / _SIMILARITY_SD) ** 2) + 1e-6)
+
+
+def conformal_bounds(score: Floats, weight: Floats, level: float) -> tuple[float, float]:
     """Bounds of a new score: weighted quantiles, the new point's own weight (1, its kernel at itself) at infinity.
 
     At 95 % the mean of signed and symmetric bounds: tails are less noisy so. A bound that would be infinite is
@@ -744,12 +819,6 @@ def _corrected(score: Floats, weight: Floats, probability: float) -> float:
     if position >= len(score):
         return float(score[order[-1]] + 0.25 * (score[order[-1]] - score[order[0]]))
     return float(score[order[position]])
-
-
-def _weighted_quantile(score: Floats, weight: Floats, probability: float) -> float:
-    order = np.argsort(score, kind="stable")
-    cumulative = np.cumsum(weight[order])
-    return float(score[order[int(np.searchsorted(cumulative, probability * cumulative[-1]))]])
 
 
 def _rolling(values: Floats, hours: int) -> Floats:

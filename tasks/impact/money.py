@@ -11,14 +11,19 @@ never added.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from datetime import datetime
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
 
 import pandas as pd
 
+from tasks.core import Money, plural
 from tasks.impact.counterfactual import Calendar, Counterfactual, Forecast, ShopHistory
-from tasks.impact.errors import TooLittleHistory
+from tasks.impact.errors import ImpactError, TooLittleHistory
+from tasks.impact.opinion import SecondOpinion, second_opinion
+from tasks.impact.record import TrackRecord, track_record
 
+_EARLY_HOURS = 6
 _NOT_IN_TIME = ("delayed", "suppressed", "dropped")
 
 
@@ -33,6 +38,11 @@ class MoneyImpact:
         deferred: the orders behind `deferred_minor`: `campaign_id`, `subscriber_id`, `ordered_at`, `total_minor`.
         attributed_minor: what attribution claims was lost.
         refused: why there is no estimate; empty otherwise.
+        record: how often the method was right on this shop's own past; None where too few windows can say.
+        opinion: the loss by another method; None where statsmodels is not installed, or the history is too short.
+        returned_minor: the loss of the outage alone minus the net loss: what came back afterwards, seen from above. A
+            check on `deferred_minor`, and far less certain.
+        cautions: reservations that an analyst must know, in words.
     """
 
     currency: str
@@ -42,6 +52,10 @@ class MoneyImpact:
     deferred: pd.DataFrame
     attributed_minor: int | None
     refused: str = ""
+    record: TrackRecord | None = None
+    opinion: SecondOpinion | None = None
+    returned_minor: int | None = None
+    cautions: tuple[str, ...] = ()
 
     @property
     def deferred_minor(self) -> int:
@@ -60,6 +74,7 @@ def measure_money(
     until: datetime,
     currency: str,
     calendar: Calendar,
+    disturbed: tuple[tuple[datetime, datetime], ...] = (),
 ) -> MoneyImpact:
     """Estimate the loss of an outage.
 
@@ -74,6 +89,10 @@ def measure_money(
         until: end of the recovery window, no later than the data reach.
         currency: ISO 4217, of the orders.
         calendar: the business calendar.
+        disturbed: other incidents, from impact to the end of their recovery.
+
+    Raises:
+        ImpactError: the window has no length, or an order has a total below zero.
     """
     start, end = pd.Timestamp(impact_started_at), pd.Timestamp(until)
     inside = orders[(orders["ordered_at"] >= start) & (orders["ordered_at"] < end)]
@@ -84,18 +103,111 @@ def measure_money(
     late = messages.loc[messages["fate"] == "delayed", ["campaign_id", "subscriber_id"]]
     deferred = tagged.merge(late, on=["campaign_id", "subscriber_id"])
     deferred = deferred[["campaign_id", "subscriber_id", "ordered_at", "total_minor"]].reset_index(drop=True)
-    hours = max(math.floor((end - start) / pd.Timedelta(hours=1)), 1)
-    outage = min(max(math.ceil((pd.Timestamp(restored_at) - start) / pd.Timedelta(hours=1)), 1), hours)
+    hours = _hours(start, end, calendar)
+    if hours < 1:
+        raise ImpactError(
+            f"The data reach to {end:%Y-%m-%d %H:%M} UTC, less than an hour after the impact began",
+            fix="back up the shop again and repeat the review",
+        )
+    outage = min(max(_hours(start, pd.Timestamp(restored_at), calendar, whole=math.ceil), 1), hours)
     try:
-        shop = Counterfactual(ShopHistory(orders, sends, planned, impact_started_at, hours, calendar))
+        history = ShopHistory(orders, sends, planned, impact_started_at, hours, calendar, disturbed)
+        shop = Counterfactual(history)
         net = shop.forecast("net", hours)
         during = shop.forecast("during", outage)
         unaided = shop.forecast("net", hours, control="none")
     except TooLittleHistory as error:
         return MoneyImpact(currency, None, None, None, deferred, None, error.what)
-    return MoneyImpact(
-        currency, net, during, unaided, deferred, _attributed(shop, messages, planned, deferred)
+    found = MoneyImpact(
+        currency,
+        net,
+        during,
+        unaided,
+        deferred,
+        _attributed(shop, messages, planned, deferred),
+        record=track_record(net),
+        opinion=second_opinion(shop, hours),
+        returned_minor=during.estimate.loss_minor - net.estimate.loss_minor,
     )
+    return replace(found, cautions=tuple(_cautions(found, shop)))
+
+
+def _hours(
+    start: pd.Timestamp, end: pd.Timestamp, calendar: Calendar, *, whole: Callable[[float], int] = math.floor
+) -> int:
+    """Whole hours on the shop's clock: a day has 24 of them when summer time begins or ends, too."""
+    clock = [one.tz_convert(calendar.timezone).tz_localize(None) for one in (start, end)]
+    return whole((clock[1] - clock[0]) / pd.Timedelta(hours=1))
+
+
+def _cautions(money: MoneyImpact, shop: Counterfactual) -> list[str]:
+    history = shop.history
+    said = []
+    end = history.impact_started_at + timedelta(hours=history.horizon_hours)
+    for began, ended in history.disturbed:
+        if began < end and ended > history.impact_started_at:
+            said.append(
+                f"Another incident ({began:%Y-%m-%d %H:%M} to {ended:%Y-%m-%d %H:%M} UTC) overlaps this window: the "
+                "loss is that of both, nothing can tell them apart."
+            )
+    if shop.giant_orders:
+        said.append(
+            f"{plural(shop.giant_orders, 'order')} before the outage larger than a usual day and than fifty usual "
+            "orders: counted as one usual day, since such an order is not to be expected again."
+        )
+    if shop.days_without_orders:
+        said.append(
+            f"On {plural(shop.days_without_orders, 'day')} before the outage nothing was ordered although that weekday "
+            "sells: left out. If data are missing, repair the snapshots first."
+        )
+    if money.record and money.record.warning:
+        said.append(f"{money.record.warning}.")
+    if early := _missing_before(history):
+        said.append(
+            f"In the {_EARLY_HOURS} hours before the recorded start {_say(early, money.currency)} less came in than "
+            "was to be expected, more than chance explains: the impact may have begun earlier; the loss is larger then."
+        )
+    if money.net and money.opinion:
+        other = money.opinion.intervals[-1]
+        within = other.low_minor <= money.net.estimate.loss_minor <= other.high_minor
+        said.append(
+            f"A second opinion by a structural time series, stretched {money.opinion.stretched:.1f} times to fit this "
+            f"shop's past, finds a net loss of {_say(money.opinion.loss_minor, money.currency)} "
+            f"({_say(other.low_minor, money.currency)} to {_say(other.high_minor, money.currency)})"
+            + ("." if within else ": it contradicts the estimate, find out why before you quote either.")
+        )
+    if money.returned_minor is not None and money.deferred_minor:
+        said.append(
+            f"Counted order by order, {_say(money.deferred_minor, money.currency)} came late; seen from above (the "
+            f"loss of the outage alone minus the net loss) {_say(money.returned_minor, money.currency)} came back: "
+            "a check only, its noise is several times as large."
+        )
+    return said
+
+
+def _missing_before(history: ShopHistory) -> int:
+    """What the last hours before the recorded start lack, if a chance of 1 in 100 does not explain it; otherwise 0."""
+    start = history.impact_started_at - timedelta(hours=_EARLY_HOURS)
+    just = history.sends
+    if len(just):
+        just = just[just["sent_at"] >= pd.Timestamp(start)].rename(columns={"sent_at": "planned_at"})
+    known = history.orders["ordered_at"] < pd.Timestamp(history.impact_started_at)
+    before = replace(
+        history,
+        orders=history.orders[known],
+        planned=just if len(just) else history.planned.iloc[:0],
+        impact_started_at=start,
+        horizon_hours=_EARLY_HOURS,
+    )
+    try:
+        one = Counterfactual(before).forecast("during", _EARLY_HOURS).estimate
+    except TooLittleHistory:
+        return 0
+    return one.loss_minor if one.interval(0.95).low_minor > 0 and one.probability_of_loss >= 0.99 else 0
+
+
+def _say(minor: int, currency: str) -> str:
+    return str(Money(minor, currency).whole())
 
 
 def _attributed(

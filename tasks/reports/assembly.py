@@ -233,7 +233,7 @@ def _loss(case: Case, money: MoneyImpact) -> Loss | None:
         attribution_model="what a message of the same kind brought in the past by the shop's campaign tag, times the "
         "due messages that did not go out in time, less what those brought late; a claim of attribution, not an "
         "estimate of the loss",
-        cautions=tuple(_cautions(case, money.net.estimate, unaided, money.currency)),
+        cautions=(*money.cautions, *_cautions(case, money.net.estimate, unaided, money.currency)),
     )
 
 

@@ -178,7 +178,7 @@ class Estimate:
             only.
         control: what served as an unaffected control.
         near_holiday: the window touches a public holiday, the interval was widened.
-        forecast_minor: the forecast before the placebos' median error corrects it; None: not a forecast of its own.
+        forecast_minor: the forecast before the placebos' mean error corrects it; None: not a forecast of its own.
         scale_minor: size of an ordinary error of the window; None likewise.
     """
 

@@ -215,6 +215,11 @@ def estimate_loss(case: Case, messages: MessageImpact) -> MoneyImpact:
         until=case.until,
         currency=report.currency,
         calendar=Calendar(report.timezone, report.country),
+        disturbed=tuple(
+            (one.timestamps["impact_started_at"], one.timestamps.get("resolved_at", case.now))
+            for one in case.facts.similar
+            if "impact_started_at" in one.timestamps
+        ),
     )
     if found.net is None:
         get_run_logger().warning("No estimate of the loss: %s", found.refused)

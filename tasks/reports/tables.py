@@ -86,7 +86,7 @@ _RECOMPUTE = (
     "  of their range: `low_confidence` is set then. Both times `scale_minor` (times 1.5 if `near_holiday`), plus",
     "  `forecast_minor`, not below 0, minus `observed_minor`. The bounds of `gross` are those of `net` plus that of",
     "  `deferred`.",
-    "- `expected_minor` is `forecast_minor` plus the weighted median of the scores (W in place of W + 1) times",
+    "- `expected_minor` is `forecast_minor` plus the weighted mean of the scores times",
     "  `scale_minor`, not below 0; `loss_minor` is `expected_minor` minus `observed_minor`.",
 )
 
@@ -456,7 +456,7 @@ TABLES: tuple[TableSpec, ...] = (
             Column(
                 "near_holiday", "flag", "the window touches a public holiday: the interval was widened by 1.5"
             ),
-            Column("forecast_minor", "number", "the forecast before the placebos' median error corrects it"),
+            Column("forecast_minor", "number", "the forecast before the placebos' mean error corrects it"),
             Column("scale_minor", "number", "size of an ordinary error of this window"),
         ),
         _loss,
@@ -472,6 +472,7 @@ TABLES: tuple[TableSpec, ...] = (
             Column("scale_minor", "number", "size of an ordinary error of it"),
             Column("score", "number", "observed minus expected, over scale"),
             Column("weight", "number", "how much it counts: newer and more alike counts more, at most 1"),
+            Column("near_holiday", "flag", "it touches a public holiday"),
         ),
         lambda content: content.basis.placebos,
     ),
