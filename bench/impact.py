@@ -336,7 +336,7 @@ def judge(chosen: list[Window], names: list[str]) -> pd.DataFrame:
             rows.append(
                 {
                     "source": window.series.source,
-                    "series": window.series.name,
+                    "series": f"{window.series.source}: {window.series.name}",
                     "frequency": window.frequency,
                     "hours": window.hours,
                     "start": window.start,

@@ -266,7 +266,8 @@ class Counterfactual:
         near = self._near_holiday(start, hours)
         widening = HOLIDAY_WIDENING if near else 1.0
         scale = fit.scale[start] * widening
-        shift = float(np.average(score, weights=weight))
+        # Closed is closed: what chance did to open windows says nothing of it.
+        shift = float(np.average(score, weights=weight)) if fit.expected[start] > 0 else 0.0
         expected = max(fit.expected[start] + shift * fit.scale[start], 0.0)
         observed = fit.observed[start]
         intervals = []

@@ -68,7 +68,8 @@ def track_record(forecast: Forecast) -> TrackRecord | None:
         if weight.sum() < LEAST_WEIGHT:
             continue
         judged.append(now)
-        corrected.append(max(expected[now] + np.average(score[before], weights=weight) * scale[now], 0.0))
+        shift = np.average(score[before], weights=weight) if expected[now] > 0 else 0.0
+        corrected.append(max(expected[now] + shift * scale[now], 0.0))
         for level in LEVELS:
             low, high = (
                 max(expected[now] + one * scale[now] * widening[now], 0.0)

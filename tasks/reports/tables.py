@@ -86,8 +86,8 @@ _RECOMPUTE = (
     "  of their range: `low_confidence` is set then. Both times `scale_minor` (times 1.5 if `near_holiday`), plus",
     "  `forecast_minor`, not below 0, minus `observed_minor`. The bounds of `gross` are those of `net` plus that of",
     "  `deferred`.",
-    "- `expected_minor` is `forecast_minor` plus the weighted mean of the scores times",
-    "  `scale_minor`, not below 0; `loss_minor` is `expected_minor` minus `observed_minor`.",
+    "- `expected_minor` is `forecast_minor` plus the weighted mean of the scores times `scale_minor`, not below 0",
+    "  (0 where the forecast is 0); `loss_minor` is `expected_minor` minus `observed_minor`.",
 )
 
 
