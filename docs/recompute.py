@@ -27,11 +27,10 @@ def reach(score: pd.Series, weight: pd.Series, probability: float) -> float:
 
 
 def loss_of(row: pd.Series, placebos: pd.DataFrame) -> int:
-    """Return the loss, in minor units: the forecast is corrected by the median error of the placebo windows."""
-    score = placebos["score"].sort_values(kind="stable")
-    weight = placebos["weight"][score.index].cumsum()
-    median = score[weight >= 0.5 * placebos["weight"].sum() - 1e-9].iloc[0]
-    return round(max(row["forecast_minor"] + median * row["scale_minor"], 0)) - int(row["observed_minor"])
+    """Return the loss, in minor units: the forecast is corrected by the mean error of the placebo windows."""
+    score, weight = placebos["score"], placebos["weight"]
+    mean = (score * weight).sum() / weight.sum() if row["forecast_minor"] > 0 else 0.0
+    return round(max(row["forecast_minor"] + mean * row["scale_minor"], 0)) - int(row["observed_minor"])
 
 
 def interval(row: pd.Series, placebos: pd.DataFrame) -> tuple[int, ...]:
