@@ -574,7 +574,11 @@ class Plan(_Part):
                 raise ValueError(
                     f"sources.{name}.provider names {source.provider!r}, which is not in providers"
                 )
-            mapping = EXPORT_MAPPINGS.get(self.providers[source.provider].kind, "none")
+            kind = self.providers[source.provider].kind
+            if kind not in EXPORT_MAPPINGS:
+                can = ", ".join(EXPORT_MAPPINGS)
+                raise ValueError(f"sources.{name}.provider: {kind} cannot be exported yet, only {can}")
+            mapping = EXPORT_MAPPINGS[kind]
             if source.mapping not in (mapping, "none"):
                 raise ValueError(
                     f"sources.{name}.mapping: the export of {source.provider} is mapped by {mapping!r}"

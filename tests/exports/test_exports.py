@@ -298,8 +298,8 @@ def test_the_hourly_budget_of_brevo_is_kept_to_and_waited_for(account: Accounts)
             assert other.get("/v3/emailCampaigns").status_code == 200
     refused, limited = [], one.vendor.limited
 
-    def counted(path: str) -> tuple[Answer | None, dict[str, str]]:
-        found = limited(path)
+    def counted(method: str, path: str) -> tuple[Answer | None, dict[str, str]]:
+        found = limited(method, path)
         refused.extend([path] if found[0] else [])
         return found
 

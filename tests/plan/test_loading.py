@@ -69,6 +69,8 @@ def test_the_example_shows_every_key_of_the_models() -> None:
         ("    provider: brevo ", "    provider: bravo ", "the plan", "sources.brevo_account.provider names 'bravo'"),
         ("    provider: brevo ", "    mapping: shop\n    provider: brevo ", "the plan",
          "the export of brevo is mapped by 'brevo'"),
+        ("    provider: brevo ", "    provider: klaviyo ", "the plan",
+         "klaviyo cannot be exported yet, only listmonk, brevo, sendgrid"),
         ("    provider: brevo ", "    url_env: X\n    provider: brevo ", "sources.brevo_account",
          "exactly one of url, url_env and provider"),
         ("    provider: brevo ", "    limit_rate: 1MiB/s\n    provider: brevo ", "sources.brevo_account",
