@@ -28,6 +28,7 @@ OPTIONS = {
     "abort": {"mode": "act", "approval": "policy", "name": "kill test", "wait_minutes": 0},
     "recover": {"approval": "policy", "name": "kill test"},
 }  # fmt: skip
+OVER = "No incident is open"
 ENDS = {"respond": ("",), "abort": ("aborted", "held"), "recover": ("resolved",)}
 
 
@@ -47,6 +48,8 @@ class Story:
         """Run `flow`, killed up to so many times, until it ends by itself; return the state that it came to."""
         for _ in range(kills):
             ended = self._run(flow, self.dice.uniform(0.0, 0.7 * self.lasts.get(flow, 2.0)))
+            if flow == "recover" and OVER in ended.said:
+                return ""  # the run before was killed behind its last write
             assert ended.code in (KILLED, 0), ended.said
             self.kills += ended.code == KILLED
             self.bench.judge({}, finished=False)
@@ -57,7 +60,7 @@ class Story:
         began = time.monotonic()
         ended = self._run(flow)
         self.lasts[flow] = time.monotonic() - began
-        over = flow == "recover" and "No incident is open" in ended.said
+        over = flow == "recover" and OVER in ended.said
         assert over or (ended.code == 0 and ended.result["state"] in ENDS[flow]), f"{flow}: {ended.said}"
         return "" if over else ended.result["state"]
 
