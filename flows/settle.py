@@ -6,7 +6,7 @@ from prefect import flow
 
 from flows.review import review
 from tasks.comms.steps import choose_readers, send_notice
-from tasks.reports.steps import Settled, find_reminder, find_unsettled, settled_of
+from tasks.reports.steps import Settled, find_reminders, find_unsettled, settled_of
 
 
 @flow(name="settle")
@@ -24,11 +24,12 @@ def settle(plan: str = "plan.yaml") -> Settled:
     Returns:
         The reports that were settled, what the others wait for, and who was reminded.
     """
-    due = find_reminder(plan)
-    readers = choose_readers(plan) if due else []
-    reminded = (
-        [one for one in readers if send_notice(plan, one, due.title, due.text, "", due.name)] if due else []
-    )
+    reminded = [
+        reader
+        for due in find_reminders(plan)
+        for reader in choose_readers(plan)
+        if send_notice(plan, reader, due.title, due.text, "", due.name)
+    ]
     waiting = find_unsettled(plan)
     states = {
         one.incident: review(plan=plan, incident=one.incident, settle=True, return_state=True)

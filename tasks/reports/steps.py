@@ -99,12 +99,13 @@ class Settled:
 
 
 @task(cache_policy=NO_CACHE)
-def find_reminder(plan: str) -> Reminder | None:
-    """Return what people are to be reminded of; None if no action item is overdue or due soon."""
+def find_reminders(plan: str) -> list[Reminder]:
+    """Return what people are to be reminded of: one reminder, none if no action item is overdue or due soon."""
     loaded = load_plan(plan)
     now = open_clock(loaded.clock_spec()).now()
     with open_journal(loaded) as journal:
-        return reminder(follow_up(journal.action_items(), now), now)
+        found = reminder(follow_up(journal.action_items(), now), now)
+    return [found] if found else []
 
 
 @task(cache_policy=NO_CACHE)
