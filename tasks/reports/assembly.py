@@ -10,7 +10,7 @@ from typing import Any, cast
 
 import pandas as pd
 
-from tasks.comms import Told, judge_promises
+from tasks.comms import judge_promises
 from tasks.core import plural
 from tasks.impact import (
     DataImpact,
@@ -483,12 +483,7 @@ def _names(case: Case) -> list[tuple[int, str]]:
 
 
 def _communications(case: Case) -> tuple[CommunicationRow, ...]:
-    told = [
-        Told(one.stakeholder, one.sent_at, one.promised_next_at)
-        for one in case.facts.communications
-        if one.status == "sent" and one.sent_at is not None
-    ]
-    kept = {(one.stakeholder, one.made_at): one.status for one in judge_promises(told, case.now)}
+    kept = {(one.stakeholder, one.made_at): one.status for one in judge_promises(case.facts.told, case.now)}
     rows = []
     for one in case.facts.communications:
         standing = kept.get((one.stakeholder, one.sent_at)) if one.sent_at else None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any
 
+from tasks.comms import Told
 from tasks.core import Clock, UsageError
 from tasks.impact import SHORT_SCOPE, Evidence, TableAbout, measured_impact_start, read_evidence
 from tasks.incidents import (
@@ -59,6 +60,15 @@ class JournalFacts:
             int(one.data["level"]) for one in self.timeline if one.kind == "severity" and "level" in one.data
         ]
         return min(levels, default=None)
+
+    @property
+    def told(self) -> list[Told]:
+        """The messages that reached their channel, with what each promised."""
+        return [
+            Told(one.stakeholder, one.sent_at, one.promised_next_at)
+            for one in self.communications
+            if one.status == "sent" and one.sent_at is not None
+        ]
 
 
 @dataclass(frozen=True)

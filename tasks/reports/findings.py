@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from tasks.comms import Told, judge_promises
+from tasks.comms import judge_promises
 from tasks.core import plural
 from tasks.impact import DataImpact, LossEstimate, MessageCounts, ObjectiveCheck, ReputationCheck
 from tasks.incidents import ItemType
@@ -269,11 +269,6 @@ def _stakeholders(plan: Plan, facts: JournalFacts) -> list[FindingRow]:
 
 
 def _promises(facts: JournalFacts, now: datetime) -> list[FindingRow]:
-    told = [
-        Told(one.stakeholder, one.sent_at, one.promised_next_at)
-        for one in facts.communications
-        if one.status == "sent" and one.sent_at is not None
-    ]
     return [
         FindingRow(
             "late",
@@ -281,7 +276,7 @@ def _promises(facts: JournalFacts, now: datetime) -> list[FindingRow]:
             f"{one.promised_at:%H:%M} UTC",
             f"{one.kept_at:%H:%M} UTC" if one.kept_at else "never",
         )
-        for one in judge_promises(told, now)
+        for one in judge_promises(facts.told, now)
         if one.status in ("late", "overdue") and one.late_by > GRACE
     ]
 

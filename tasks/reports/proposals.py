@@ -9,15 +9,19 @@ from datetime import datetime, timedelta
 import yaml
 from pydantic import ValidationError
 
-from tasks.comms import Told, judge_promises
+from tasks.comms import judge_promises
 from tasks.core import mask_addresses
 from tasks.impact import ObjectiveCheck, ReputationCheck
 from tasks.plan import Plan, diff, edited
 from tasks.reports.casework import JournalFacts
 from tasks.reports.content import Proposal
+from tasks.reports.findings import GRACE
 
 QUARTER = 15
 """Proposed cadences and objectives are whole quarters of an hour."""
+
+LOOSEST = 2
+"""A cadence is never proposed to become rarer than so many times: people who heard nothing for hours were not told."""
 
 
 def proposals(
@@ -97,15 +101,10 @@ def _recovery_times(objectives: Sequence[ObjectiveCheck]) -> list[Proposal]:
 
 
 def _cadences(plan: Plan, facts: JournalFacts, now: datetime) -> list[Proposal]:
-    """A cadence that was not kept is to be the one that was."""
-    told = [
-        Told(one.stakeholder, one.sent_at, one.promised_next_at)
-        for one in facts.communications
-        if one.status == "sent" and one.sent_at is not None
-    ]
+    """A cadence that was nearly kept is to be the one that was; one that was missed by far is to be kept."""
     longest: dict[str, timedelta] = {}
-    for one in judge_promises(told, now):
-        if one.status == "late" and one.kept_at and one.late_by > timedelta(minutes=5):
+    for one in judge_promises(facts.told, now):
+        if one.status == "late" and one.kept_at and one.late_by > GRACE:
             gap = one.kept_at - one.made_at
             longest[one.stakeholder] = max(gap, longest.get(one.stakeholder, gap))
     return [
@@ -117,7 +116,7 @@ def _cadences(plan: Plan, facts: JournalFacts, now: datetime) -> list[Proposal]:
         )
         for name, gap in longest.items()
         if name in plan.stakeholders
-        and _quarters(gap / timedelta(minutes=1)) > plan.stakeholders[name].every_minutes
+        and 1 < _quarters(gap / timedelta(minutes=1)) / plan.stakeholders[name].every_minutes <= LOOSEST
     ]
 
 

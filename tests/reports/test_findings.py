@@ -242,6 +242,11 @@ def test_a_cadence_that_was_not_kept_becomes_the_one_that_was():
     assert wanted(communications=late) == {"stakeholders.marketing.every_minutes": (60, 105)}
 
 
+def test_a_cadence_that_was_missed_by_far_stays_what_it_was():
+    silence = (told("marketing", 0, 60), told("marketing", 240))
+    assert wanted(communications=silence) == {}
+
+
 def test_a_catch_up_that_hurt_asks_for_smaller_steps():
     hurt = ReputationCheck("complaint", 1000, 5, 9000, 1, 0.001, True, 5.0, True, "breach")
     assert wanted(reputation=[hurt]) == {"ramp.max_step": (2000, 1000)}
