@@ -404,6 +404,7 @@ class Recovery:
         )  # fmt: skip
         if decision.verdict == "needs_approval":
             if "drop_anyway" in agreed:
+                self.stepping.give_up(held, "a person decided against it")
                 return self._close(held, "dropped", "a person decided against it")
             if "send_anyway" not in agreed:
                 return self._outcomes(held, "held", decision.why)

@@ -231,15 +231,21 @@ class Stepping:
         crash_point("recover.step:intended")
         return Step.read(action)
 
-    def _run(self, held: HeldCampaign, step: Step) -> None:
-        """Bring a step to its end from wherever an earlier run left it."""
+    def give_up(self, held: HeldCampaign, why: str) -> None:
+        """End the steps that earlier runs left unfinished, mailing nobody more where that can be."""
+        for step in self.steps(held.id):
+            if not step.done:
+                self._run(held, step, why)
+
+    def _run(self, held: HeldCampaign, step: Step, given_up: str = "") -> None:
+        """Bring a step to its end from wherever an earlier run left it; `given_up`: why nobody more is to be mailed."""
         desk = self.desk
         listed = read_people(desk, step.file, step.digest)
         people = frozenset(listed.to_pylist())
         list_id = self._list(held, step)
         self._fill(step, list_id, people)
         begun = desk.actions("delete_list", f"{step.key}:abandon")
-        late = "its list was taken away" if begun else self._too_late(len(people), step)
+        late = given_up or ("its list was taken away" if begun else self._too_late(len(people), step))
         if late and desk.provider.find_campaign(step.campaign_name) is None:
             # A campaign is not created with a time that is past: the provider refuses it, today and every other day.
             self._abandon(step, list_id, None, late)
@@ -250,6 +256,8 @@ class Stepping:
                 self._abandon(step, list_id, campaign_id, late)
                 return
             self._withhold(held, step, list_id, people)
+        elif given_up and self._can_stop() and desk.status_in(campaign_id, "running", "paused"):
+            self._stop(step, campaign_id, given_up)
         self._start(step, campaign_id)
         if step.start_at is None:
             self._watch(step, campaign_id, listed)

@@ -85,6 +85,24 @@ def test_whatever_happens_in_an_outage_nobody_gets_more_than_the_cap(**world: An
     play_capped({"messages": 1, "per_hours": 6}, world)
 
 
+def test_a_campaign_that_is_dropped_in_the_middle_of_a_step_leaves_no_step_open() -> None:
+    # Found as a history: a recovery died in a step, and the next one was told to drop the campaign.
+    happening = test_histories.Happening
+    world = {
+        "speed": 6, "batch": 5, "seed": 0, "sent": 0, "yes": "drop_anyway",
+        "quiet": {"begin": "08:30", "end": "10:00"},
+        "calendar": [test_histories.Planned("newsletter", None, None, None)],
+        "outage": [happening("fault", "relay_refusing"), happening("die_in_a_batch", 17)],
+        "history": [
+            happening("respond", 0), happening("opt_out", (11, 120)), happening("restart"), happening("fault", "slow"),
+            happening("recover", (72, "send_anyway")), happening("opt_out", (28, 118)),
+            happening("two", (happening("abort", (29, False)), 45, happening("abort", (7, False)))),
+            happening("abort", (0, True)), happening("respond", 451),
+        ],
+    }  # fmt: skip
+    play_capped({"messages": 1, "per_hours": 6}, world)
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(7200)
 @given(**test_histories.WORLDS)
