@@ -30,7 +30,7 @@ from tasks.catchup.ramp import Course
 from tasks.catchup.restoration import Restoration, measure, stuck
 from tasks.catchup.stepping import Stepping
 from tasks.catchup.traffic import traffic_table
-from tasks.catchup.verdicts import Decision, Held, approved, decide, decide_all, latest_useful_at
+from tasks.catchup.verdicts import Decision, Due, Held, ahead, approved, decide, decide_all, latest_useful_at
 from tasks.catchup.witnesses import Witnesses
 from tasks.core import crash_point, plural
 from tasks.incidents import Action, State
@@ -273,14 +273,17 @@ class Recovery:
     def propose(self, held: Iterable[HeldCampaign]) -> list[Question]:
         """Return the verdict on each held campaign, the most urgent first, and what must be agreed to for it."""
         campaigns = {one.id: one for one in held}
+        now, subjects = self.desk.clock.now(), self._all_as_decided(campaigns.values())
+        dues = self._note_dues(subjects, now)
         decisions = decide_all(
-            self._all_as_decided(campaigns.values()),
-            now=self.desk.clock.now(),
+            subjects,
+            now=now,
             messages_per_minute=self.desk.settings.messages_per_minute,
             rules={str(kind): rule for kind, rule in self.desk.plan.plan.lateness.items()},
             quiet=self.desk.plan.plan.quiet_hours,
             ramp=self.desk.limits,
             lanes=self.stepping.lanes(),
+            dues=dues,
         )
         self._note_cost(decisions, campaigns)
         questions = []
@@ -314,6 +317,25 @@ class Recovery:
                 },
             )
         return questions
+
+    def _note_dues(self, subjects: Iterable[Held], now: datetime) -> list[Due]:
+        """Write down what goes out at its planned time, and return what an earlier run has put back for then."""
+        fresh = ahead(subjects, now)
+        back = [
+            one
+            for one in self._dues()
+            if one.at > now and one.campaign_id not in {due.campaign_id for due in fresh}
+        ]
+        back = [one for one in back if not self.desk.is_done(f"recover:drop:{one.campaign_id}")]
+        self.desk.keep(
+            "dues", {"dues": [[one.campaign_id, iso(one.at), one.people] for one in [*fresh, *back]]}
+        )
+        return back
+
+    def _dues(self) -> list[Due]:
+        """Return what of the held campaigns the provider starts, or is to start, at its planned time."""
+        kept = (self.desk.recall("dues") or {}).get("dues", [])
+        return [Due(number, at, people) for number, text, people in kept if (at := parse(text)) is not None]
 
     def _note_cost(self, decisions: Iterable[Decision], campaigns: Mapping[int, HeldCampaign]) -> None:
         """Write down what the ramp costs, for whoever is asked: hours per mailbox provider, who expires meanwhile."""
@@ -397,10 +419,10 @@ class Recovery:
         rule, now = desk.rule(held.kind), desk.clock.now()
         speed = desk.speed()
         unfinished = any(not step.done for step in self.stepping.steps(held.id))
-        quiet = desk.plan.plan.quiet_hours
+        quiet, dues = desk.plan.plan.quiet_hours, self._dues()
         decision = decide(
             subject, now=now, messages_per_minute=speed, rule=rule, quiet=quiet, ramp=desk.limits,
-            lanes=self.stepping.lanes(),
+            lanes=self.stepping.lanes(), dues=dues,
         )  # fmt: skip
         if decision.verdict == "needs_approval":
             if "drop_anyway" in agreed:
@@ -408,7 +430,9 @@ class Recovery:
                 return self._close(held, "dropped", "a person decided against it")
             if "send_anyway" not in agreed:
                 return self._outcomes(held, "held", decision.why)
-            decision = approved(subject, now=now, messages_per_minute=speed, rule=rule, quiet=quiet)
+            decision = approved(
+                subject, now=now, messages_per_minute=speed, rule=rule, quiet=quiet, dues=dues
+            )
         else:
             kind, _ = _agreement(decision)
             # Who said yes to sending the campaign need not say so again for what is left of it.

@@ -7,7 +7,7 @@ Pure: what is known goes in, a decision comes out. A campaign is never started t
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Literal
@@ -37,6 +37,7 @@ Reason = Literal[
 
 USABLE_SHARE = 0.8
 """Share of the time to a deadline that is planned with; the rest is for a provider slower than it says."""
+MINUTE = timedelta(minutes=1)
 
 
 @dataclass(frozen=True)
@@ -112,8 +113,31 @@ def capacity(
     start: datetime, deadline: datetime, messages_per_minute: float, share: float = USABLE_SHARE
 ) -> int:
     """Return how many messages surely go out between `start` and `deadline`, using `share` of that time."""
-    minutes = (deadline - start) / timedelta(minutes=1)
-    return max(0, math.floor(minutes * share * messages_per_minute))
+    return max(0, math.floor((deadline - start) / MINUTE * share * messages_per_minute))
+
+
+@dataclass(frozen=True)
+class Due:
+    """What the provider starts by itself: when, and how many people it then mails at most."""
+
+    campaign_id: int
+    at: datetime
+    people: int
+
+
+def beside(dues: Iterable[Due], start: datetime, until: datetime, messages_per_minute: float) -> int:
+    """Return how many messages of `dues` may go first between `start` and `until`, in whatever order it sends.
+
+    Of what is due before `start` only that counts which the provider cannot have sent by then.
+    """
+    backlog, last = 0.0, start
+    for at, people in [
+        *sorted((min(one.at, start), one.people) for one in dues if one.at < until),
+        (start, 0),
+    ]:
+        sent = max(0.0, (at - last) / MINUTE) * messages_per_minute
+        backlog, last = max(0.0, backlog - sent) + people, at
+    return math.ceil(backlog)
 
 
 def decide(
@@ -126,6 +150,7 @@ def decide(
     quiet: QuietHours | None = None,
     ramp: RampLimits | None = None,
     lanes: Mapping[str, Lane] | None = None,
+    dues: Collection[Due] = (),
 ) -> Decision:
     """Return the verdict on `held`.
 
@@ -138,6 +163,7 @@ def decide(
         quiet: the plan's quiet hours: nothing late goes out in them.
         ramp: the plan's ramp, which a campaign that is sent at once goes through.
         lanes: what each mailbox provider has taken so far.
+        dues: what else the provider starts by itself.
     """
     deadline = latest_useful_at(held, rule)
     begin = max(now, free_at or now)
@@ -187,7 +213,9 @@ def decide(
         why = "it was paused before the response, by the provider or by a person"
         return verdict("needs_approval", "paused_by_others", why)
     if held.planned_at > now:
-        return _decide_ahead(held, held.planned_at, deadline, messages_per_minute)
+        others = [one for one in dues if one.campaign_id != held.campaign_id]
+        first = beside(others, held.planned_at, deadline, messages_per_minute)
+        return _decide_ahead(held, held.planned_at, deadline, messages_per_minute, first)
     if rule is not None and rule.when_late == "drop":
         return verdict("drop", "rule_drops", f"the plan drops a late {held.kind}")
     if rule is not None and rule.when_late == "needs_approval":
@@ -252,8 +280,14 @@ def decide(
     return replace(found, course=cost)
 
 
-def _decide_ahead(held: Held, planned: datetime, deadline: datetime, messages_per_minute: float) -> Decision:
-    """Return the verdict on a campaign that is not late: whatever becomes of it, it starts at its planned time."""
+def _decide_ahead(
+    held: Held, planned: datetime, deadline: datetime, messages_per_minute: float, first: int
+) -> Decision:
+    """Return the verdict on a campaign that is not late: whatever becomes of it, it starts at its planned time.
+
+    `first` messages of what else is due may go before its own.
+    """
+    crowd = f" beside {plural(first, 'message')} of what else is due" if first else ""
 
     def at_its_time(to_send: int, why: str, *, as_it_was: bool = False) -> Decision:
         cut = held.remaining - to_send
@@ -263,17 +297,18 @@ def _decide_ahead(held: Held, planned: datetime, deadline: datetime, messages_pe
 
     if not held.untouched:
         # A part of it went out or was asked about: only what is sure to be through goes with a catch-up campaign.
-        fits = min(held.remaining, capacity(planned, deadline, messages_per_minute))
-        if fits == 0:
-            why = f"started at {_clock(planned)} it could not be through by {_clock(deadline)}"
+        fits = min(held.remaining, capacity(planned, deadline, messages_per_minute) - first)
+        if fits <= 0:
+            why = f"started at {_clock(planned)}{crowd} it could not be through by {_clock(deadline)}"
             return Decision(held.campaign_id, "drop", "too_late", why, deadline=deadline)
         why = f"{fits} of {held.remaining} are sent at its time, {_clock(planned)}"
         return at_its_time(
             fits,
-            why + (f"; the rest does not fit before {_clock(deadline)}" if fits < held.remaining else ""),
+            why
+            + (f"; the rest does not fit{crowd} before {_clock(deadline)}" if fits < held.remaining else ""),
         )
-    if capacity(planned, deadline, messages_per_minute, share=1.0) < held.remaining:
-        why = f"started at {_clock(planned)} it would not be through by {_clock(deadline)}"
+    if capacity(planned, deadline, messages_per_minute, share=1.0) < held.remaining + first:
+        why = f"started at {_clock(planned)}{crowd} it would not be through by {_clock(deadline)}"
         return Decision(held.campaign_id, "needs_approval", "too_tight_as_planned", why, deadline=deadline)
     why = f"its time, {_clock(planned)}, is still ahead: scheduled again as it was"
     return at_its_time(held.remaining, why, as_it_was=True)
@@ -286,6 +321,7 @@ def approved(
     messages_per_minute: float,
     rule: LatenessRule | None,
     quiet: QuietHours | None = None,
+    dues: Collection[Due] = (),
 ) -> Decision:
     """Return what a person's yes to a `needs_approval` verdict means now: send it, within its deadline if known.
 
@@ -297,7 +333,7 @@ def approved(
     planned = held.planned_at or now
     again = replace(held, planned_at=planned, untouched=False, paused_by_others=False)
     decision = decide(
-        again, now=now, messages_per_minute=messages_per_minute, rule=without_question, quiet=quiet
+        again, now=now, messages_per_minute=messages_per_minute, rule=without_question, quiet=quiet, dues=dues
     )
     if decision.verdict != "needs_approval":
         return decision
@@ -324,18 +360,23 @@ def decide_all(
     quiet: QuietHours | None = None,
     ramp: RampLimits | None = None,
     lanes: Mapping[str, Lane] | None = None,
+    dues: Collection[Due] = (),
 ) -> list[Decision]:
-    """Return one verdict per campaign, earliest deadline first: they share the provider's speed, one after another."""
+    """Return one verdict per campaign, earliest deadline first: they share the provider's speed, one after another.
+
+    What is not late starts at its planned time, whatever else is due then: see `ahead` and `dues`.
+    """
     far = datetime.max.replace(tzinfo=now.tzinfo)
     ordered = sorted(
         held, key=lambda one: (latest_useful_at(one, rules.get(one.kind)) or far, one.campaign_id)
     )
     free_at = now
     decisions = []
+    dues = [*dues, *ahead(held, now)]
     for one in ordered:
         decision = decide(
             one, now=now, messages_per_minute=messages_per_minute, rule=rules.get(one.kind), free_at=free_at,
-            quiet=quiet, ramp=ramp, lanes=lanes,
+            quiet=quiet, ramp=ramp, lanes=lanes, dues=dues,
         )  # fmt: skip
         decisions.append(decision)
         if decision.course is not None:
@@ -345,6 +386,15 @@ def decide_all(
             busy = timedelta(minutes=decision.to_send / messages_per_minute / USABLE_SHARE)
             free_at = max(free_at, now) + busy
     return decisions
+
+
+def ahead(held: Iterable[Held], now: datetime) -> list[Due]:
+    """Return what of `held` is not late, and so can go out at its planned time."""
+    return [
+        Due(one.campaign_id, one.planned_at, one.remaining)
+        for one in held
+        if one.planned_at is not None and one.planned_at > now and one.remaining
+    ]
 
 
 def _clock(moment: datetime) -> str:

@@ -393,3 +393,12 @@ def test_a_catch_up_stops_as_quiet_hours_begin_and_the_rest_goes_out_in_the_morn
             assert min(after).strftime("%H:%M") >= "10:00"
         finally:
             bench.close()
+
+
+def test_a_campaign_that_is_in_time_alone_but_not_beside_what_else_is_due_then_is_not_just_put_back() -> None:
+    at_once = [Planned("newsletter", 6, useful, None) for useful in (None, 2, None)]
+    with killable():
+        play(
+            speed=30, batch=5, seed=0, calendar=at_once, sent=0, outage=[], history=[Happening("time", 1)],
+            yes="send_anyway", quiet=None,
+        )  # fmt: skip

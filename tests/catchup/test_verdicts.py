@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from tasks.catchup import Decision, Held, RampLimits, approved, capacity, decide, decide_all, latest_useful_at
+from tasks.catchup.verdicts import Due, beside
 from tasks.plan import LatenessRule, QuietHours
 
 NOW = datetime(2011, 11, 16, 13, 0, tzinfo=UTC)
@@ -261,3 +262,42 @@ def test_where_everybody_left_is_over_the_frequency_cap_it_waits_or_is_dropped()
     )  # fmt: skip
     never = decide(held(remaining=5, capped=5), now=NOW, messages_per_minute=60, rule=rule())
     assert (never.verdict, never.reason, never.capped) == ("drop", "frequency_cap", 5)
+
+
+def test_what_else_is_due_at_the_same_time_counts_before_a_campaign_is_put_back() -> None:
+    at = NOW + HOUR
+    urgent = held(
+        campaign_id=1, planned_at=at, untouched=True, latest_useful_at=at + 3 * MINUTE, remaining=100
+    )
+    patient = held(campaign_id=2, planned_at=at, untouched=True, latest_useful_at=at + HOUR, remaining=200)
+    tight, fine = decide_all([urgent, patient], now=NOW, messages_per_minute=60, rules={"sale": rule()})
+    assert (tight.verdict, tight.reason) == ("needs_approval", "too_tight_as_planned")
+    assert "beside 200 messages of what else is due" in tight.why
+    assert (fine.reason, fine.as_it_was) == ("still_ahead", True)
+    [alone] = decide_all([urgent], now=NOW, messages_per_minute=60, rules={"sale": rule()})
+    assert alone.as_it_was
+    earlier = Due(2, at - 10 * MINUTE, 60 * 9)
+    assert decide(urgent, now=NOW, messages_per_minute=60, rule=rule(), dues=[earlier]).as_it_was
+    still_at_it = Due(2, at - 10 * MINUTE, 60 * 12)
+    found = decide(urgent, now=NOW, messages_per_minute=60, rule=rule(), dues=[still_at_it])
+    assert found.reason == "too_tight_as_planned"
+
+
+@given(
+    st.lists(st.tuples(st.integers(-60, 60), st.integers(1, 200)), max_size=5),
+    st.integers(1, 20),
+    st.integers(1, 120),
+)
+def test_a_provider_that_serves_everybody_else_first_has_no_more_to_send_than_is_counted(
+    others, speed, minutes
+) -> None:
+    dues = [Due(number, NOW + at * MINUTE, people) for number, (at, people) in enumerate(others)]
+    counted = beside(dues, NOW, NOW + minutes * MINUTE, speed)
+    waiting, served = 0, 0
+    for minute in range(-60, minutes):
+        waiting += sum(people for at, people in others if at == minute)
+        sent = min(waiting, speed)
+        waiting -= sent
+        served += sent if minute >= 0 else 0
+    assert served <= counted
+    assert waiting + served == counted
