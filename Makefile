@@ -10,7 +10,7 @@ LONG := $(addprefix --ignore=tests/,snapshots/test_live.py snapshots/test_faulty
 	snapshots/test_segments.py snapshots/test_round_trip.py snapshots/test_erase.py checks/test_properties.py \
 	checks/test_dirty_matrix.py impact/test_counterfactual.py)
 # One process per core, at most four; a file's tests stay together, as they share servers.
-AT_ONCE := -n auto --maxprocesses 4 --dist loadfile
+AT_ONCE := -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 .PHONY: help demo test test-fast test-slow check format lock docs docs-check assets clean
 

@@ -26,7 +26,7 @@ def run_demo(folder: Path, *options: str) -> dict:
     return json.loads(run.stdout)
 
 
-@pytest.mark.parametrize("database", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("database", ["sqlite", pytest.param("postgresql", marks=pytest.mark.slow)])
 def test_the_demo_ends_with_figures_that_equal_the_truth(tmp_path, request, database):
     options = []
     if database == "postgresql":

@@ -432,11 +432,11 @@ def test_an_unknown_provider_is_refused_with_the_names_there_are(drill: Drill, p
     "point",
     [
         "monitor.record:confirmed",
-        "monitor.event:before",
+        pytest.param("monitor.event:before", marks=pytest.mark.slow),
         "monitor.event:after",
         "monitor.tell:before",
-        "monitor.tell:after",
-        "monitor.remember:before",
+        pytest.param("monitor.tell:after", marks=pytest.mark.slow),
+        pytest.param("monitor.remember:before", marks=pytest.mark.slow),
         "monitor.remember:after",
     ],
 )

@@ -82,7 +82,12 @@ def test_killed_six_times_in_a_row_it_still_keeps_its_promise(
 
 
 @pytest.mark.parametrize(
-    "point", ["recover.start:called", "recover.start:called#3", "recover.step:intended#2"]
+    "point",
+    [
+        pytest.param("recover.start:called", marks=pytest.mark.slow),
+        "recover.start:called#3",
+        "recover.step:intended#2",
+    ],
 )
 def test_killed_and_left_alone_until_all_deadlines_are_over_nothing_goes_out_late(
     point, aftermath, open_copy, run_in_process, prefect_server

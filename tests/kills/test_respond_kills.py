@@ -18,7 +18,7 @@ FAULTS = ("stalled", "unsubscribe_failing", "status_green", "webhook_loss")
 
 SAMPLE = [
     ("respond.declare:after",),
-    ("respond.pause:intended", "respond.pause:called"),
+    pytest.param(("respond.pause:intended", "respond.pause:called"), marks=pytest.mark.slow),
     (
         "respond.unschedule:intended",
         "respond.unschedule:called",
