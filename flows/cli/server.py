@@ -16,6 +16,7 @@ import httpx
 from tasks.core import MailstayError
 
 _STARTUP_SECONDS = 180
+SERVER = (sys.executable, "-m", "flows.cli.tied_prefect", "server", "start")
 
 
 class ServerError(MailstayError):
@@ -55,7 +56,7 @@ def prefect_server(home: Path | None = None, *, always: bool = False) -> Iterato
     log = home / "server.log"
     with log.open("w") as output:
         server = subprocess.Popen(
-            [sys.executable, "-m", "prefect", "server", "start", "--host", "127.0.0.1", "--port", str(port)],
+            [*SERVER, "--host", "127.0.0.1", "--port", str(port)],
             stdout=output,
             stderr=output,
             stdin=subprocess.DEVNULL,

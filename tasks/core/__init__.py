@@ -11,6 +11,7 @@ from tasks.core.files import create_file, replace_file
 from tasks.core.ids import canonical_json, digest_of, sha256_hex
 from tasks.core.money import Money
 from tasks.core.native import address, compiled
+from tasks.core.parent import end_with_parent
 from tasks.core.progress import Progress, SilentProgress, current_progress, report_progress_to
 from tasks.core.rowhash import TableChecksum, row_hashes
 from tasks.core.text import bytes_per_second, mask_addresses, plural
@@ -36,6 +37,7 @@ __all__ = [
     "create_file",
     "current_progress",
     "digest_of",
+    "end_with_parent",
     "mask_addresses",
     "open_clock",
     "plural",
