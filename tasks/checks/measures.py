@@ -280,7 +280,7 @@ class Whole:
 
 @dataclass(frozen=True)
 class Quantiles:
-    """The values that `shares` of a column's values do not exceed: DuckDB's `quantile_disc`, None without values."""
+    """The values that `shares` of the values do not exceed: DuckDB's `quantile_disc`, each None without values."""
 
     column: str
     shares: tuple[float, ...]
@@ -293,17 +293,18 @@ class Quantiles:
     @property
     def expression(self) -> str:
         """The aggregate that takes them from the whole table."""
-        return f"quantile_disc({quote(self.column)}, {list(self.shares)})"
+        none = ", ".join("NULL" for _ in self.shares)
+        return f"coalesce(quantile_disc({quote(self.column)}, {list(self.shares)}), [{none}])"
 
     @property
     def exact(self) -> bool:
         """Whether DuckDB reads the shares as decimals, and so finds places without rounding."""
         return not any("e" in repr(share) for share in self.shares)
 
-    def of(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> list[Any] | None:
+    def of(self, values: npt.NDArray[Any], counts: npt.NDArray[np.int64]) -> list[Any]:
         """Return them from the values in order and how often each occurs."""
         if not len(values):
-            return None
+            return [None for _ in self.shares]
         upto = np.cumsum(counts)
         rows = int(upto[-1])
         places = [max(1, math.ceil(rows * Fraction(repr(share)))) for share in self.shares]

@@ -5,6 +5,8 @@ Where their definitions differ, ours is stated here and the difference is assert
 - NaN is a value: it is not null and lies outside of every range. pandas takes it for missing; SQLite cannot hold it.
 - Two rows that lack a part of a key are not the same, as in SQL. pandas counts them unless told to leave them out.
 - A pair that lacks one value breaks no order, as in SQL. pandas counts it unless told to leave it out.
+- A quantile is a value that occurs, the first that enough values do not exceed, as in SQL. pandas takes the nearest
+  of places that it counts in another way.
 - The sum of no values is unknown, as in SQL. pandas says 0.
 """
 
@@ -86,6 +88,10 @@ CHECKS: dict[str, tuple[str, dict[str, Any]]] = {
     "smallest": ("expect_column_min_to_be_between", {"column": "whole", "min_value": 0}),
     "sum": ("expect_column_sum_to_be_between", {"column": "whole", "min_value": 0, "max_value": 10}),
     "mean": ("expect_column_mean_to_be_between", {"column": "whole", "min_value": 0.5}),
+    "filled": (
+        "expect_column_proportion_of_non_null_values_to_be_between",
+        {"column": "whole", "min_value": 0.5},
+    ),
     "median": ("expect_column_median_to_be_between", {"column": "whole", "min_value": 1}),
 }
 PANDAS_ONLY = {
@@ -96,6 +102,15 @@ PANDAS_ONLY = {
 }
 """What stock SQLite has no provider for."""
 
+QUANTILES = {
+    "quantiles": (
+        "expect_column_quantile_values_to_be_between",
+        {
+            "column": "whole",
+            "quantile_ranges": {"quantiles": [0.1, 0.5, 0.9], "value_ranges": [[-2, 0], [0, 2], [1, None]]},
+        },
+    )
+}
 BY_DEFINITION = {
     "together, any part": ("expect_compound_columns_to_be_unique", {"column_list": ["text", "whole"]}),
     "greater, any part": (
@@ -161,8 +176,10 @@ SCHEMA = pa.schema(
 )
 
 
-def ours(rows: Rows, checks: dict[str, Any], cut: int = 0) -> dict[str, Found]:
-    """What the fused engine says of a table, which lies in one file or in two."""
+def ours(
+    rows: Rows, checks: dict[str, Any], cut: int = 0, answered: set[str] | None = None
+) -> dict[str, Found]:
+    """What the fused engine says of a table, which lies in one file or in two; adds the metrics that it answered."""
     from tasks.checks import suites
 
     with tempfile.TemporaryDirectory() as folder:
@@ -177,6 +194,8 @@ def ours(rows: Rows, checks: dict[str, Any], cut: int = 0) -> dict[str, Found]:
             found = verdicts(asset.add_batch_definition_whole_table("all").get_batch(), checks)
             assert isinstance(engine, suites.FusedExecutionEngine)
             assert engine.measurer.statements
+            if answered is not None:
+                answered |= {one.metric_name for one in engine._done}
         finally:
             engine.dispose()
         return found
@@ -254,6 +273,8 @@ def verdicts(batch: Any, checks: dict[str, Any]) -> dict[str, Found]:
         info = one.exception_info
         assert info.get("raised_exception") is False, (name, str(info)[:2000])
         observed = one.result.get("unexpected_count", one.result.get("observed_value"))
+        if isinstance(observed, dict):
+            observed = observed["values"]
         if isinstance(observed, int | float):  # pandas makes floats of whole numbers beside a missing one
             observed = None if math.isnan(observed) else float(f"{observed:.9g}")
         found[name] = (bool(one.success), observed)
@@ -300,7 +321,26 @@ def check_missing_parts_are_as_in_sql(rows: Rows) -> None:
     assert oracle["greater, any part"][1] - found["greater, any part"][1] == half
 
 
+def check_quantiles_are_values_that_occur(rows: Rows) -> None:
+    found = ours(rows, QUANTILES)
+    if any(row["whole"] is not None for row in rows):
+        assert found == on_sqlite(rows, QUANTILES)
+    else:  # stock SQLite raises
+        assert found == {"quantiles": (False, [None, None, None])}
+
+
 nan_tables = tables(st.sampled_from([math.nan, None, 1.0, -2.0, 2.0]))
+
+
+def test_every_translated_metric_is_held_against_stock() -> None:
+    """A metric that the fused engine learns to answer needs its expectation here."""
+    from tasks.checks.measures import FIGURE_METRICS, MAP_METRICS
+
+    answered: set[str] = set()
+    row = {"text": "a", "number": 1.0, "whole": 1, "other": 0, "moment": FLOOR}
+    ours([row], CHECKS | PANDAS_ONLY | BY_DEFINITION | QUANTILES, answered=answered)
+    translated = {f"{name}.unexpected_count" for name in MAP_METRICS} | FIGURE_METRICS.keys()
+    assert translated - answered == set()
 
 
 @settings(max_examples=4)
@@ -325,6 +365,16 @@ def test_rows_that_lack_a_part_are_compared_as_in_sql(rows: Rows) -> None:
     check_missing_parts_are_as_in_sql(rows)
 
 
+@settings(max_examples=3)
+@given(tables())
+def test_quantiles_are_values_that_occur(rows: Rows) -> None:
+    check_quantiles_are_values_that_occur(rows)
+
+
+def test_of_a_column_without_values_the_quantiles_are_out_of_range_and_not_broken() -> None:
+    check_quantiles_are_values_that_occur([dict.fromkeys(("text", "number", "whole", "other", "moment"))])
+
+
 @pytest.mark.slow
 @settings(max_examples=250)
 @given(tables(), st.integers(0, 20))
@@ -344,3 +394,10 @@ def test_nan_is_a_value_outside_of_every_range_slow(rows: Rows) -> None:
 @given(tables())
 def test_rows_that_lack_a_part_are_compared_as_in_sql_slow(rows: Rows) -> None:
     check_missing_parts_are_as_in_sql(rows)
+
+
+@pytest.mark.slow
+@settings(max_examples=80)
+@given(tables())
+def test_quantiles_are_values_that_occur_slow(rows: Rows) -> None:
+    check_quantiles_are_values_that_occur(rows)
