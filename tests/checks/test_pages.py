@@ -89,6 +89,19 @@ class Seen:
         return bool(self.page.evaluate("document.documentElement.scrollWidth <= window.innerWidth"))
 
 
+def serious(seen: Seen) -> list[str]:
+    """What axe-core finds that keeps people from using the page: its rule, and where."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(seen.page).response["violations"]
+    return [
+        f"{one['id']}: {node['html'][:160]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+        for node in one["nodes"]
+    ]
+
+
 @pytest.fixture(scope="module")
 def browser(chromium: str) -> Iterator[Any]:
     from playwright.sync_api import sync_playwright
@@ -174,6 +187,7 @@ def test_the_page_of_a_snapshot_tells_everything_and_asks_nobody(
     assert (dark == "rgb(17, 21, 26)") == (scheme == "dark")
     assert seen.complaints == []
     assert seen.asked == [path.as_uri()], "one file, and no request"
+    assert serious(seen) == []
     seen.page.click("text=Data Docs of Great Expectations")
     seen.page.wait_for_url("**/data-docs/index.html")
 
@@ -189,6 +203,7 @@ def test_the_page_over_all_snapshots_leads_to_each_and_asks_nobody(
         assert [re.split(r"\s+", one.strip())[0] for one in rows] == [f"shop/0000000{n}" for n in (3, 2, 1)]
         assert "Restores use shop/00000001" in seen.page.inner_text("body")
         assert seen.asked == [(checked / "index.html").as_uri()]
+        assert serious(seen) == []
         assert seen.complaints == []
     seen.page.click("text=shop/00000002")
     seen.page.wait_for_url("**/shop/00000002/result.html")
