@@ -169,6 +169,8 @@ def _regex(column: Any, regex: str, dialect: Any, positive: bool = True) -> Any:
     return _STOCK_REGEX(column, regex, dialect, positive)
 
 
+# It opens a database of its own to find out.
+duckdb_sqlalchemy.has_comment_support = lambda: True  # type: ignore[attr-defined,assignment]
 _TYPES = _types()
 _STOCK_REGEX = _metrics.get_dialect_regex_expression
 for _module in (_metrics, _match, _not_match):

@@ -15,6 +15,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -66,6 +67,11 @@ class Table:
     columns: Mapping[str, str]
     segments: tuple[str, ...] = ()
     personal: frozenset[str] = frozenset()
+
+    @cached_property
+    def tells(self) -> bool:
+        """Whether DuckDB tells the segments apart: a column of the table may have the name it does it by."""
+        return all(column.lower() != "file_index" for column in self.columns)
 
 
 @dataclass
@@ -517,7 +523,7 @@ class Measurer:
             if at not in held:
                 more = found.get(at, _NO_KEYS)
                 known = noted.get(self._segment(name, at), _NO_KEYS)
-                held[at] = np.concatenate([known, more[~np.isin(more, old)]])
+                held[at] = np.concatenate([known, more[~np.isin(more, old)]]) if len(more) else known
         return [held[at] for at in places]
 
     def _edges(self, name: str, measures: Iterable[Measure]) -> dict[str, tuple[str, ...]]:
@@ -579,7 +585,7 @@ class Measurer:
             repeated, count = keys[times > 1], int(times[times > 1].sum())
         else:
             count, repeated = self._counted_by_value(name, measure, key, held)
-        found = tuple(int(np.isin(keys, repeated).sum()) for keys in held)
+        found = tuple(int(np.isin(keys, repeated).sum()) if len(keys) else 0 for keys in held)
         return Answer(count, by_segment=found, keys=repeated)
 
     def _counted_by_value(self, name: str, measure: Repeats, key: str, held: list[Keys]) -> tuple[int, Keys]:
@@ -734,7 +740,7 @@ class Measurer:
     def _segment(self, name: str, at: int) -> str:
         """Return the digest of a segment that things may be kept of; empty if nothing may."""
         table = self.tables[name]
-        return table.segments[at] if self._kept is not None and table.segments and _tells(table) else ""
+        return table.segments[at] if self._kept is not None and table.segments and table.tells else ""
 
     def _figures_of(self, name: str) -> dict[str, Any]:
         if self._kept is None or not self._segment(name, 0):
@@ -893,16 +899,16 @@ class Measurer:
     def _scan(self, name: str, read: Sequence[int] | None = None) -> str:
         table = self.tables[name]
         return parquet_scan(
-            table.files if read is None or not _tells(table) else [table.files[at] for at in read]
+            table.files if read is None or not table.tells else [table.files[at] for at in read]
         )
 
     def _at(self, name: str) -> str:
         """Return the SQL of a row's position among the segments that are read."""
-        return "here.file_index" if _tells(self.tables[name]) else "0"
+        return "here.file_index" if self.tables[name].tells else "0"
 
     def _pieces(self, name: str) -> int:
         table = self.tables[name]
-        return len(table.files) if _tells(table) else 1
+        return len(table.files) if table.tells else 1
 
     @contextmanager
     def _held(self, **tables: Any) -> Iterator[None]:
@@ -1014,11 +1020,6 @@ def _first(by_segment: Sequence[int], most: int) -> list[int] | None:
             chosen.append(at)
             rows += count
     return chosen
-
-
-def _tells(table: Table) -> bool:
-    """Return whether DuckDB tells the segments apart: a column of the table may have the name it does it by."""
-    return all(column.lower() != "file_index" for column in table.columns)
 
 
 def _arrow(**columns: Any) -> Any:

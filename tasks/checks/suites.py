@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from datetime import datetime
 from typing import Any
 
@@ -13,6 +15,8 @@ from great_expectations.data_context.types.base import (
     InMemoryStoreBackendDefaults,
     ProgressBarsConfig,
 )
+from great_expectations.expectations.expectation import Expectation
+from great_expectations.expectations.expectation_configuration import ExpectationConfiguration
 from great_expectations.expectations.metadata_types import FailureSeverity
 from great_expectations.expectations.registry import get_expectation_impl
 
@@ -38,6 +42,8 @@ def open_context(snapshot_id: str, files: dict[str, list[str]]) -> tuple[Any, Fu
             analytics_enabled=False,
         ),
     )
+    # Every table that is added would have the configuration of all put into YAML, for a context that is never saved.
+    context._save_project_config = lambda: None
     source: FusedDatasource = context.data_sources.add_mailstay(snapshot_id.replace("/", "-"), tables=files)
     return context, source
 
@@ -81,10 +87,23 @@ def run_suite(
             name=name, data=asset.add_batch_definition_whole_table("snapshot"), suite=suite
         )
     )
-    outcome = definition.run(
-        result_format=result_format, run_id=RunIdentifier(run_name=snapshot_id.replace("/", "-"), run_time=at)
-    )
+    run_id = RunIdentifier(run_name=snapshot_id.replace("/", "-"), run_time=at)
+    with configured_once():
+        outcome = definition.run(result_format=result_format, run_id=run_id)
     return {one.expectation_config.meta[META]["rule"]: one for one in redact(outcome, errors=False).results}
+
+
+@contextmanager
+def configured_once() -> Iterator[None]:
+    """Let every expectation put its configuration together once while suites run.
+
+    Great Expectations asks an expectation for it some 80 times, and it is made anew from the model each time.
+    """
+    known = _CONFIGURED.set({})
+    try:
+        yield
+    finally:
+        _CONFIGURED.reset(known)
 
 
 def measure_of(source: FusedDatasource, rule: Rule) -> Measure | None:
@@ -106,6 +125,26 @@ def measured(
         return None
     asked = implementation(**kwargs).configuration.kwargs  # as Great Expectations turned it: 0 became 0.0
     return engine.measure_of(f"{metric}.unexpected_count", asked, table)
+
+
+_CONFIGURED: ContextVar[dict[int, tuple[Expectation, ExpectationConfiguration]] | None] = ContextVar(
+    "configured", default=None
+)
+_STOCK_CONFIGURATION: Callable[[Expectation], ExpectationConfiguration] = vars(Expectation)[
+    "configuration"
+].fget
+
+
+def _configuration(expectation: Expectation) -> ExpectationConfiguration:
+    known = _CONFIGURED.get()
+    if known is None:
+        return _STOCK_CONFIGURATION(expectation)
+    if id(expectation) not in known:  # beside the expectation: its id is its own while it lives
+        known[id(expectation)] = expectation, _STOCK_CONFIGURATION(expectation)
+    return known[id(expectation)][1]
+
+
+Expectation.configuration = property(_configuration)  # type: ignore[method-assign,assignment]
 
 
 def _subject(rule: Rule) -> str:

@@ -100,6 +100,20 @@ def test_what_it_does_not_translate_is_answered_by_the_stock_engine(people: str)
     assert len([one for one in statements if "count_if" in one]) == 1
 
 
+def test_while_a_suite_runs_an_expectation_puts_its_configuration_together_once(people: str) -> None:
+    from great_expectations.expectations.registry import get_expectation_impl
+
+    from tasks.checks.suites import configured_once
+
+    one = get_expectation_impl("expect_column_values_to_be_unique")(column="mail")
+    with configured_once():
+        assert one.configuration is one.configuration
+        other = get_expectation_impl("expect_column_values_to_be_unique")(column="id")
+        assert other.configuration.kwargs["column"] == "id"
+    one.mostly = 0.5
+    assert one.configuration.kwargs["mostly"] == 0.5, "afterwards it is what the expectation says"
+
+
 def test_a_checkpoint_of_ten_tables_tells_bad_from_broken(tmp_path: Path) -> None:
     check_many_tables(tmp_path, 10)
 
