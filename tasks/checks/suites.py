@@ -43,7 +43,7 @@ def open_context(snapshot_id: str, files: dict[str, list[str]]) -> tuple[Any, Fu
         ),
     )
     # Every table that is added would have the configuration of all put into YAML, for a context that is never saved.
-    context._save_project_config = lambda: None
+    context._save_project_config = lambda: None  # type: ignore[method-assign]
     source: FusedDatasource = context.data_sources.add_mailstay(snapshot_id.replace("/", "-"), tables=files)
     return context, source
 
