@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from tasks.checks.contracts import Consent, Contract
-from tasks.checks.sql import among, literal, quote
+from tasks.checks.sql import among, literal, moment, quote
 
 KINDS = ("opt_out_kept", "opt_out_holds", "consent_date_kept")
 
@@ -55,10 +55,7 @@ def guarded(contracts: Mapping[str, Contract], shipped: Mapping[str, Contract]) 
 
 def latest_wishes(consent: Consent, table: str) -> str:
     """Return the query for everybody's latest wish in a log; of two at the same moment the opt-out counts."""
-    since, blocked = (
-        f"try_cast({quote(consent.since)} AS TIMESTAMP)",
-        among(quote(consent.column), consent.blocked),
-    )
+    since, blocked = moment(quote(consent.since)), _blocked(consent, "")
     return (
         f"SELECT CAST({quote(consent.person)} AS VARCHAR) AS person, {blocked} AS blocked, {since} AS since "
         f"FROM {table} WHERE {quote(consent.person)} IS NOT NULL "
@@ -71,18 +68,18 @@ def consent_queries(
     consent: Consent, key: Sequence[str], before: ConsentBefore, here: str
 ) -> Iterator[tuple[str, str, str, str]]:
     """Yield kind, words, source and condition of each rule; the source names `{batch}` `here` and the past `was`."""
-    same = " AND ".join(f"here.{quote(name)} = was.{quote(name)}" for name in key)
-    blocked = among(f"was.{quote(consent.column)}", consent.blocked)
-    blocked_now = among(f"here.{quote(consent.column)}", consent.blocked)
-    since, since_now = (f"try_cast({side}.{quote(consent.since)} AS TIMESTAMP)" for side in ("was", "here"))
-    was = quote(before.view)
+    equals = "IS NOT DISTINCT FROM" if consent.by else "="
+    same = " AND ".join(f"here.{quote(name)} {equals} was.{quote(name)}" for name in consent.by or key)
+    blocked, blocked_now = (_blocked(consent, f"{side}.") for side in ("was", "here"))
+    since, since_now = (moment(f"{side}.{quote(consent.since)}") for side in ("was", "here"))
+    was, now = (_rows(consent, table) for table in (quote(before.view), "{batch}"))
     if consent.kind == "log":
         same += f" AND here.{quote(consent.person)} = was.{quote(consent.person)}"
     kept = [f"NOT {one}" for one in _kept(consent, before, here)]
     yield (
         "opt_out_kept",
         "an opt-out of the last valid snapshot is still there",
-        f"{was} was LEFT JOIN {{batch}} here ON {same}",
+        f"{was} was LEFT JOIN {now} here ON {same}",
         " AND ".join([blocked, f"here.{quote(key[0])} IS NULL", *kept]),
     )
     if consent.kind == "log":
@@ -96,16 +93,33 @@ def consent_queries(
         yield (
             "opt_out_holds",
             "whom nobody might mail in the last valid snapshot nobody may mail now, unless they opted in later",
-            f"{{batch}} here JOIN {was} was ON {same}",
+            f"{now} here JOIN {was} was ON {same}",
             " AND ".join([blocked, f"NOT {blocked_now}", *reopened]),
         )
     both = "true" if consent.kind == "log" else f"{blocked} AND {blocked_now}"
     yield (
         "consent_date_kept",
         "the date of a consent is not before that of the last valid snapshot",
-        f"{{batch}} here JOIN {was} was ON {same}",
+        f"{now} here JOIN {was} was ON {same}",
         f"{both} AND {since} IS NOT NULL AND coalesce({since_now} < {since}, true)",
     )
+
+
+def _rows(consent: Consent, table: str) -> str:
+    """Return what gives a row for each consent of a table."""
+    return f"({consent.rows.replace('{table}', table)})" if consent.rows else table
+
+
+def _blocked(consent: Consent, side: str) -> str:
+    return among(f"{side}{quote(consent.column)}", consent.blocked) if consent.blocked else "true"
+
+
+def _same_purpose(consent: Consent) -> str:
+    """Return the condition that `again` is about everything, or about the list that `was` is about."""
+    if consent.purpose is None:
+        return "true"
+    column = quote(consent.purpose.column)
+    return f"(again.{column} IS NULL OR again.{column} = was.{column})"
 
 
 def _kept(consent: Consent, before: ConsentBefore, here: str) -> Iterator[str]:
@@ -116,13 +130,14 @@ def _kept(consent: Consent, before: ConsentBefore, here: str) -> Iterator[str]:
     if consent.address:
         address = quote(consent.address)
         yield (
-            f"EXISTS (SELECT 1 FROM {here} again WHERE lower(trim(again.{address})) = lower(trim(was.{address})) "
-            f"AND {among(f'again.{quote(consent.column)}', consent.blocked)})"
+            f"EXISTS (SELECT 1 FROM {_rows(consent, here)} again "
+            f"WHERE lower(trim(again.{address})) = lower(trim(was.{address})) "
+            f"AND {_same_purpose(consent)} AND {_blocked(consent, 'again.')})"
         )
     if consent.purpose is not None:
         purpose = consent.purpose
         yield (
-            f"(NOT EXISTS (SELECT 1 FROM {quote(purpose.table)} purpose "
+            f"(was.{quote(purpose.column)} IS NOT NULL AND NOT EXISTS (SELECT 1 FROM {quote(purpose.table)} purpose "
             f"WHERE purpose.{quote(purpose.key)} = was.{quote(purpose.column)}))"
         )
     if consent.covered_by and before.covering is not None:
@@ -130,7 +145,7 @@ def _kept(consent: Consent, before: ConsentBefore, here: str) -> Iterator[str]:
         yield (
             f"EXISTS (SELECT 1 FROM {quote(consent.covered_by)} wider "
             f"WHERE CAST(wider.{quote(wider.person)} AS VARCHAR) = {person} "
-            f"AND {among(f'wider.{quote(wider.column)}', wider.blocked)})"
+            f"AND {_blocked(wider, 'wider.')})"
         )
         if wider.address and before.covering_view:
             address = quote(wider.address)
@@ -138,7 +153,7 @@ def _kept(consent: Consent, before: ConsentBefore, here: str) -> Iterator[str]:
                 f"EXISTS (SELECT 1 FROM {quote(before.covering_view)} had JOIN {quote(consent.covered_by)} wider "
                 f"ON lower(trim(wider.{address})) = lower(trim(had.{address})) "
                 f"WHERE CAST(had.{quote(wider.person)} AS VARCHAR) = {person} "
-                f"AND {among(f'wider.{quote(wider.column)}', wider.blocked)})"
+                f"AND {_blocked(wider, 'wider.')})"
             )
     if before.log and consent.kind == "state":
         yield f"EXISTS (SELECT 1 FROM {before.log} wish WHERE wish.person = {person} AND wish.blocked)"
@@ -167,8 +182,7 @@ def _reopened(consent: Consent, before: ConsentBefore, since: str, since_now: st
 def _loosened_log(consent: Consent, key: Sequence[str], was: str) -> tuple[str, str]:
     """Return source and condition: whose latest wish blocked them then does not now, and by no new and later record."""
     person, keys = quote(consent.person), ", ".join(map(quote, key))
-    since = f"try_cast({quote(consent.since)} AS TIMESTAMP)"
-    blocked = among(quote(consent.column), consent.blocked)
+    since, blocked = moment(quote(consent.since)), _blocked(consent, "")
     latest = (
         f"(SELECT *, {blocked} AS mailstay_blocked, {since} AS mailstay_since FROM {{batch}} AS batch "
         f"QUALIFY row_number() OVER (PARTITION BY {person} ORDER BY {since} DESC NULLS LAST, {blocked} DESC) = 1)"

@@ -329,8 +329,20 @@ class Consent(_Part):
     )
     person: str = Field(description="The column that names the person.")
     column: str = Field(description="The column that says whether they may be mailed.")
-    blocked: list[str] = Field(min_length=1, description="Its values that say: they must not be mailed.")
-    since: str = Field(description="The column that says when that was said.")
+    blocked: list[str] = Field(
+        default=[], description="Its values that say: they must not be mailed. Empty: every row says so."
+    )
+    since: str = Field(
+        description="The column that says when that was said: a moment, or seconds since 1970 as a whole number."
+    )
+    rows: str = Field(
+        "",
+        description="Where several consents stand in one row: a SELECT (DuckDB) from `{table}` that gives a row for "
+        "each, with the primary key and the columns named here.",
+    )
+    by: list[str] = Field(
+        default=[], description="The columns of `rows` that name a consent; else it is the primary key."
+    )
     address: str | None = Field(
         None, description="The column with the address: a row made again is the same person's."
     )

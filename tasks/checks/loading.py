@@ -15,6 +15,7 @@ from pydantic import ValidationError
 from tasks.checks.binding import Binder
 from tasks.checks.contracts import AddsUp, Column, Consent, Contract, HasRows
 from tasks.checks.errors import ContractError
+from tasks.checks.sql import quote
 
 _EXPECTATIONS = Path(__file__).resolve().parents[2] / "data" / "expectations"
 _NUMBERS = {"integer", "decimal", "number"}
@@ -211,7 +212,7 @@ def _lint(read: _Read, known: Mapping[str, Contract], binder: Binder) -> Iterato
                 where, f"DuckDB does not take it: {mistake}", "select the primary key of the bad rows"
             )
     if contract.consent is not None:
-        yield from _lint_consent(read, known, contract.consent)
+        yield from _lint_consent(read, known, contract.consent, binder)
 
 
 def _lint_joined(
@@ -229,23 +230,41 @@ def _lint_joined(
         yield from _lint_condition(read, known[rule.table], [*where, "where"], rule.where, binder)
 
 
-def _lint_consent(read: _Read, known: Mapping[str, Contract], consent: Consent) -> Iterator[ContractProblem]:
+def _lint_consent(
+    read: _Read, known: Mapping[str, Contract], consent: Consent, binder: Binder
+) -> Iterator[ContractProblem]:
     contract = read.contract
     assert contract is not None
     named = {"person": consent.person, "column": consent.column, "since": consent.since}
     for key, name in (named | ({"address": consent.address} if consent.address else {})).items():
         yield from _has_column(read, contract, ["consent", key], name)
     allowed = contract.columns[consent.column].allowed if consent.column in contract.columns else None
-    for value in consent.blocked:
+    for value in consent.blocked if not consent.rows else ():
         if allowed is not None and value not in allowed.values:
             yield read.problem(
                 ["consent", "blocked"],
                 f"{value!r} is no value that {consent.column} may have",
                 f"use some of: {', '.join(map(str, allowed.values))}",
             )
+    if bool(consent.rows) != bool(consent.by):
+        lacking = "by" if consent.rows else "rows"
+        yield read.problem(
+            ["consent"], f"it has no {lacking}", "give both: `rows`, and `by` for what names one of them"
+        )
+    elif consent.rows:
+        table = f"({consent.rows.replace('{table}', quote(contract.table))})"
+        wanted = list(dict.fromkeys([*contract.primary_key, *consent.by, *named.values()]))
+        listed = ", ".join(map(quote, wanted))
+        if mistake := binder.query(f"SELECT {listed} FROM {table}", len(wanted)):  # noqa: S608
+            yield read.problem(
+                ["consent", "rows"],
+                f"DuckDB does not take it: {mistake}",
+                f"it must give {', '.join(wanted)}",
+            )
     if consent.purpose is not None:
         purpose = consent.purpose
-        yield from _has_column(read, contract, ["consent", "purpose", "column"], purpose.column)
+        if purpose.column not in consent.by:
+            yield from _has_column(read, contract, ["consent", "purpose", "column"], purpose.column)
         there = [purpose.key, *purpose.double_opt_in]
         yield from _has_columns(read, known, ["consent", "purpose", "table"], purpose.table, there)
     if consent.covered_by is not None:

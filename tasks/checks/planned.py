@@ -18,6 +18,9 @@ from tasks.snapshots import Store
 def contracts_of(loaded: LoadedPlan, source: str) -> dict[str, Contract]:
     """Return the contracts that the snapshots of a source are held against, with the consent that its mapping declares.
 
+    Of those that come with Mailstay the ones of tables that the plan does not back up are left out, unless they declare
+    consent.
+
     Raises:
         UsageError: there is no such source, or it has no contracts.
         ContractError: a contract cannot be used.
@@ -31,7 +34,11 @@ def contracts_of(loaded: LoadedPlan, source: str) -> dict[str, Contract]:
             where=f"{loaded.path}: sources.{source}.contracts",
             fix=f"name the folder of its contracts; `mailstay checks propose {source}` writes them",
         )
-    return guarded(load_contracts(folder), load_contracts(shipped) if shipped is not None else {})
+    contracts = load_contracts(folder)
+    if folder == shipped:
+        read = set(settings.tables or contracts) - set(settings.exclude)
+        contracts = {name: one for name, one in contracts.items() if name in read}
+    return guarded(contracts, load_contracts(shipped) if shipped is not None else {})
 
 
 def contracts_folder(loaded: LoadedPlan, source: str) -> Path:

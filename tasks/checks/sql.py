@@ -42,3 +42,9 @@ def literal(value: Any) -> str:
 def among(expression: str, values: list[str]) -> str:
     """Return the condition that `expression`, as text, is one of `values`; unknown counts as no."""
     return f"coalesce(CAST({expression} AS VARCHAR) IN ({', '.join(map(literal, values))}), false)"
+
+
+def moment(expression: str) -> str:
+    """Return `expression`, a moment of any type or seconds since 1970, as TIMESTAMP in UTC; NULL if it is none."""
+    seconds = f"try_cast({expression} AS BIGINT)"
+    return f"coalesce(try_cast({expression} AS TIMESTAMP), make_timestamp({seconds} * 1000000))"

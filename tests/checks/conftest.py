@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
@@ -305,6 +306,105 @@ class Esp(Tables):
         ]
 
 
+UTC_TIME = pa.timestamp("us", "UTC")
+EXPORT_SCHEMAS = {
+    "brevo": {
+        "contacts": pa.schema(
+            [
+                ("id", pa.int64()),
+                ("email", pa.string()),
+                ("ext_id", pa.string()),
+                ("emailBlacklisted", pa.bool_()),
+                ("modifiedAt", UTC_TIME),
+                ("listIds", pa.string()),
+                ("listUnsubscribed", pa.string()),
+            ]
+        ),
+        "lists": pa.schema([("id", pa.int64()), ("name", pa.string())]),
+        "blocked_contacts": pa.schema(
+            [("email", pa.string()), ("senderEmail", pa.string()), ("blockedAt", UTC_TIME)]
+        ),
+    },
+    "listmonk_api": {
+        "subscribers": pa.schema(
+            [
+                ("id", pa.int64()),
+                ("email", pa.string()),
+                ("status", pa.string()),
+                ("updated_at", UTC_TIME),
+                ("lists", pa.string()),
+            ]
+        ),
+        "lists": pa.schema([("id", pa.int64()), ("optin", pa.string()), ("subscriber_count", pa.string())]),
+    },
+    "sendgrid": {
+        "contacts": pa.schema([("contact_id", pa.string()), ("email", pa.string())]),
+        "lists": pa.schema([("id", pa.string()), ("name", pa.string()), ("contact_count", pa.int64())]),
+        "list_contacts": pa.schema([("list_id", pa.string()), ("contact_id", pa.string())]),
+        "unsubscribes": pa.schema([("email", pa.string()), ("created", pa.int64())]),
+    },
+}
+"""The columns of providers' exports that the rules of consent and of counts are about."""
+
+
+class Export(Tables):
+    """The clean export of an account: five people on two lists; the first is blocked, the second has left list 1."""
+
+    def __init__(self, folder: Path, source: str) -> None:
+        schemas = EXPORT_SCHEMAS[source]
+        super().__init__(folder, {name: [] for name in schemas}, schemas)
+        self.source, self.keys = source, {}
+        then = AT - timedelta(days=20)
+        for n in (1, 2):
+            more = {"name": "News", "optin": "double", "contact_count": 5, "subscriber_count": "5"}
+            self.add("lists", id=str(n) if source == "sendgrid" else n, **more)
+        for n in range(1, 6):
+            on = [one for one in (1, 2) if (n, one) != (2, 1)]
+            self.add(
+                "subscribers" if source == "listmonk_api" else "contacts",
+                id=n,
+                contact_id=f"c{n}",
+                ext_id=str(12000 + n),
+                email=f"c{n}@shop.example",
+                emailBlacklisted=n == 1,
+                status="blocklisted" if n == 1 else "enabled",
+                modifiedAt=then,
+                updated_at=then,
+                listIds=json.dumps(on),
+                listUnsubscribed=json.dumps([1] if n == 2 else []),
+                lists=json.dumps([_subscription(one, one in on) for one in (1, 2)]),
+            )
+            for one in ("1", "2"):
+                self.add("list_contacts", list_id=one, contact_id=f"c{n}")
+        self.add("unsubscribes", email="c1@shop.example", created=int(then.timestamp()))
+        self.add("blocked_contacts", email="c1@shop.example", senderEmail="news@shop.example", blockedAt=then)
+
+    def add(self, table: str, **values: Any) -> None:
+        """Add a row to a table that this export has, of the columns that it has."""
+        if table in self.schemas:
+            self.rows[table].append({name: values[name] for name in self.schemas[table].names})
+
+
+def _subscription(on: int, confirmed: bool) -> Row:
+    status = "confirmed" if confirmed else "unsubscribed"
+    return {"id": on, "subscription_status": status, "subscription_updated_at": "2011-10-20T10:00:00Z"}
+
+
+@pytest.fixture
+def brevo(tmp_path: Path) -> Export:
+    return Export(tmp_path, "brevo")
+
+
+@pytest.fixture
+def listmonk_api(tmp_path: Path) -> Export:
+    return Export(tmp_path, "listmonk_api")
+
+
+@pytest.fixture
+def sendgrid(tmp_path: Path) -> Export:
+    return Export(tmp_path, "sendgrid")
+
+
 @pytest.fixture
 def esp(tmp_path: Path) -> Esp:
     return Esp(tmp_path)
@@ -328,11 +428,24 @@ def contracts() -> dict[str, Contract]:
 @pytest.fixture(scope="session")
 def esp_contracts() -> dict[str, Contract]:
     """The shipped contracts of the small provider, cut to the columns that it has."""
+    return _cut("listmonk", ESP_SCHEMAS)
+
+
+@pytest.fixture(scope="session")
+def contracts_by_source(
+    contracts: dict[str, Contract], esp_contracts: dict[str, Contract]
+) -> dict[str, dict[str, Contract]]:
+    """The contracts of every kind of small tables."""
+    exports = {source: _cut(source, schemas) for source, schemas in EXPORT_SCHEMAS.items()}
+    return {"shop": contracts, "esp": esp_contracts, **exports}
+
+
+def _cut(kind: str, schemas: dict[str, pa.Schema]) -> dict[str, Contract]:
     cut = {}
-    for name, contract in load_contracts(REPOSITORY / "data/expectations/listmonk").items():
-        if name not in ESP_SCHEMAS:
+    for name, contract in load_contracts(REPOSITORY / "data/expectations" / kind).items():
+        if name not in schemas:
             continue
-        columns = {one: contract.columns[one] for one in ESP_SCHEMAS[name].names}
+        columns = {one: contract.columns[one] for one in schemas[name].names}
         rules = [rule for rule in contract.row_rules if set(rule.columns) <= set(columns)]
         keys = [key for key in contract.foreign_keys if set(key.columns) <= set(columns)]
         cut[name] = contract.model_copy(update={"columns": columns, "row_rules": rules, "foreign_keys": keys})
@@ -340,11 +453,11 @@ def esp_contracts() -> dict[str, Contract]:
 
 
 @pytest.fixture
-def check(contracts: dict[str, Contract], esp_contracts: dict[str, Contract]) -> Callable[..., CheckReport]:
+def check(contracts_by_source: dict[str, dict[str, Contract]]) -> Callable[..., CheckReport]:
     """A function that holds small tables against the shipped contracts, or against some of them."""
 
     def run(tables: Tables, docs_folder: Path | None = None, only: str = "", **known: Any) -> CheckReport:
-        of = contracts if isinstance(tables, Shop) else esp_contracts
+        of = contracts_by_source[tables.source]
         used = {name: one for name, one in of.items() if name in (only, "subscribers")} if only in of else of
         return check_data(tables.data(**known), used, at=AT, docs_folder=docs_folder)
 

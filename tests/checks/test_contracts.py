@@ -11,7 +11,13 @@ import yaml
 
 from tasks.checks.contracts import FORMATS, Contract
 from tasks.checks.errors import ContractError
-from tasks.checks.loading import contract_schema, default_contracts, lint_contract, load_contracts
+from tasks.checks.loading import (
+    contract_schema,
+    default_contracts,
+    lint_contract,
+    lint_contracts,
+    load_contracts,
+)
 
 GOOD = """\
 table: orders
@@ -290,6 +296,24 @@ def test_the_shipped_contracts_cover_every_table_and_column_of_the_sample(kind: 
         checked = {(key.columns[0], key.references) for key in contracts[name].foreign_keys}
         assert declared <= checked, name
         assert all(column.description or name for name, column in contracts[name].columns.items())
+
+
+def test_the_shipped_contracts_cover_every_table_and_column_of_an_export() -> None:
+    from tasks.plan.models import EXPORT_MAPPINGS
+    from tasks.providers import EXPORT_TABLES
+
+    for kind, tables in EXPORT_TABLES.items():
+        folder = default_contracts(EXPORT_MAPPINGS[kind])
+        assert folder is not None
+        assert lint_contracts(folder) == []
+        contracts = load_contracts(folder)
+        assert set(contracts) == {one.name for one in tables if one.key}, (
+            "a table without a key has no contract"
+        )
+        for table in tables:
+            if table.key:
+                assert list(contracts[table.name].columns) == [*(one.name for one in table.columns), "other"]
+                assert contracts[table.name].primary_key == list(table.key)
 
 
 def test_there_are_no_default_contracts_for_an_unknown_source() -> None:

@@ -786,15 +786,105 @@ HARMS = [
         "",
         "esp",
     ),
+    Harm(
+        "a contact's opt-out from one list is gone",
+        _set("contacts", "listUnsubscribed", "[]", 1),
+        "contacts.emailBlacklisted.opt_out_kept",
+        "critical",
+        1,
+        ("id=2",),
+        "",
+        "brevo",
+    ),
+    Harm(
+        "a contact is on the list that it left",
+        _all(_set("contacts", "listUnsubscribed", "[]", 1), _set("contacts", "listIds", "[1, 2]", 1)),
+        "contacts.emailBlacklisted.opt_out_holds",
+        "critical",
+        1,
+        ("id=2",),
+        "",
+        "brevo",
+    ),
+    Harm(
+        "a blacklisted contact may be mailed",
+        _set("contacts", "emailBlacklisted", False, 0),
+        "contacts.emailBlacklisted.opt_out_holds",
+        "critical",
+        1,
+        ("id=1",),
+        "",
+        "brevo",
+    ),
+    Harm(
+        "a blocked recipient is gone",
+        _forget("blocked_contacts", 0),
+        "blocked_contacts.email.opt_out_kept",
+        "critical",
+        1,
+        (),
+        "",
+        "brevo",
+    ),
+    Harm(
+        "a subscription that had ended is confirmed, by no later opt-in",
+        _set("subscribers", "lists", json.dumps([{"id": 1, "subscription_status": "confirmed"}]), 1),
+        "subscribers.status.opt_out_holds",
+        "critical",
+        1,
+        ("id=2",),
+        "",
+        "listmonk_api",
+    ),
+    Harm(
+        "a list that counts more than its subscriptions",
+        _set("lists", "subscriber_count", "9", 1),
+        "lists.id.counts_its_subscriptions",
+        "warning",
+        1,
+        ("id=2",),
+        "",
+        "listmonk_api",
+    ),
+    Harm(
+        "a list that counts more than its contacts",
+        _set("lists", "contact_count", 9, 0),
+        "lists.contact_count.counts_its_contacts",
+        "warning",
+        1,
+        ("id=1",),
+        "",
+        "sendgrid",
+    ),
+    Harm(
+        "an unsubscribe is gone",
+        _forget("unsubscribes", 0),
+        "unsubscribes.email.opt_out_kept",
+        "critical",
+        1,
+        (),
+        "",
+        "sendgrid",
+    ),
+    Harm(
+        "an unsubscribe that moved back in time",
+        _set("unsubscribes", "created", 1_300_000_000, 0),
+        "unsubscribes.email.consent_date_kept",
+        "critical",
+        1,
+        (),
+        "",
+        "sendgrid",
+    ),
 ]
 
 
 @pytest.mark.parametrize("harm", HARMS, ids=lambda harm: harm.name)
 def test_is_found_by_its_rule_and_told_without_an_address(
-    harm: Harm, check: Any, addresses_in: Any, request: pytest.FixtureRequest
+    harm: Harm, check: Any, addresses_in: Any, contracts_by_source: Any, request: pytest.FixtureRequest
 ) -> None:
     tables = request.getfixturevalue(harm.of)
-    past = tables.as_past(request.getfixturevalue("contracts" if harm.of == "shop" else "esp_contracts"))
+    past = tables.as_past(contracts_by_source[harm.of])
     harm.do(tables)
     report = check(tables, only=harm.rule.split(".")[0], past=past)
     found = {finding.rule: finding for finding in report.findings}
@@ -821,14 +911,25 @@ def test_the_page_of_damage_says_what_is_tested(request: pytest.FixtureRequest) 
     assert PAGE.read_text() == page, "run pytest tests/checks/test_dirty_matrix.py --write-docs"
 
 
-@pytest.mark.parametrize("of", ["shop", "esp"])
+@pytest.mark.parametrize("of", ["shop", "esp", "brevo", "listmonk_api", "sendgrid"])
 def test_clean_tables_with_a_past_give_no_finding(
-    of: str, check: Any, request: pytest.FixtureRequest
+    of: str, check: Any, contracts_by_source: Any, request: pytest.FixtureRequest
 ) -> None:
     tables = request.getfixturevalue(of)
-    past = tables.as_past(request.getfixturevalue("contracts" if of == "shop" else "esp_contracts"))
+    past = tables.as_past(contracts_by_source[of])
     report = check(tables, past=past)
     assert (report.outcome, report.findings, report.waiting) == ("valid", [], [])
+
+
+def test_with_a_list_its_opt_outs_go_and_an_address_that_comes_back_blocked_is_blocked(
+    brevo: Any, check: Any, contracts_by_source: Any
+) -> None:
+    past = brevo.as_past(contracts_by_source["brevo"])
+    del brevo.rows["lists"][0]
+    _set("contacts", "listUnsubscribed", "[]", 1)(brevo)
+    _set("contacts", "id", 99, 0)(brevo)
+    rules = {one.rule.rpartition(".")[2] for one in check(brevo, past=past).findings}
+    assert not rules & {"opt_out_kept", "opt_out_holds", "consent_date_kept"}
 
 
 def test_the_data_docs_of_a_thoroughly_dirty_shop_hold_no_address(

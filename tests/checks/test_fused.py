@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -77,6 +79,12 @@ def test_no_result_format_shows_a_personal_value(people: str, kind: str) -> None
     text = json.dumps(found.to_json_dict())
     assert "secret.example" not in text
     assert kind in ("BOOLEAN_ONLY",) or "sha256:" in text
+
+
+def test_great_expectations_is_imported_by_checks_that_run_and_by_nothing_else() -> None:
+    """It takes seconds and 140 MiB: no other command may pay for it."""
+    asked = "import sys, flows.cli, tasks.checks; sys.exit('great_expectations' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", asked], check=False).returncode == 0
 
 
 def test_what_it_does_not_translate_is_answered_by_the_stock_engine(people: str) -> None:

@@ -49,6 +49,14 @@ def test_an_account_is_backed_up_proven_and_restored(tmp_path: Path, monkeypatch
     validate(plan=str(plan))
     assert [one.state for one in store.list()] == ["valid"]
 
+    del content["sources"]["crm"]["contracts"]
+    plan.write_text(yaml.safe_dump(content))
+    (checked,) = validate(plan=str(plan)).snapshots
+    assert (checked.outcome, checked.critical) == ("valid", 0), "by the contracts that come with Mailstay"
+    assert checked.warnings == 1, (
+        "events have no key, so no contract; folders are not backed up, and not missed"
+    )
+
     restore("crm", into=f"sqlite:///{tmp_path / 'restored.db'}", plan=str(plan))
     with closing(sqlite3.connect(tmp_path / "restored.db")) as database:
         query = 'SELECT id FROM contacts WHERE "emailBlacklisted"'
