@@ -369,13 +369,20 @@ def _trends(told: Told) -> Iterator[Block]:
 
 
 def _further(told: Told) -> Iterator[Block]:
-    failed = next((one.rule for one in told.findings if one.sample_keys), "RULE")
-    yield Code(
-        "The real rows, for who may see them (personal data; on the terminal only, and it is written down who asked)",
-        f"mailstay checks show {told.snapshot_id} --rule {failed} --rows 20 --name 'your name'",
-    )
-    yield Code("When did this start", f"mailstay checks history --rule {failed}")
+    for rule in [one.rule for one in told.findings if one.sample_keys][:1]:
+        yield Code(
+            "The real rows, for who may see them (personal data; on the terminal only, and who asked is written down)",
+            f"mailstay checks show {told.snapshot_id} --rule {rule} --rows 20 --name 'your name'",
+        )
+    for rule in [one.rule for one in told.findings][:1]:
+        yield Code("When did this start", f"mailstay checks history --rule {rule}")
     if told.state == "quarantined":
+        if told.last_good:
+            source, _ = split_name(told.snapshot_id)
+            yield Code(
+                "The last good snapshot, into an empty database",
+                f"mailstay restore {source} --snapshot {told.last_good} --into sqlite:///restored.db",
+            )
         yield Code(
             "This is how the data is: release the snapshot, signed",
             f"mailstay checks release {told.snapshot_id} --by 'your name' --because 'why'",

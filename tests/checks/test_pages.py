@@ -164,7 +164,8 @@ def test_the_page_of_a_snapshot_tells_everything_and_asks_nobody(
         "orders.generated.not_null",
         "orders has no column generated",
         "orders.campaign_id.range",
-        "mailstay checks show shop/00000003 --rule",
+        "mailstay checks show shop/00000003 --rule customers.email.format",
+        "mailstay restore shop --snapshot shop/00000001 --into",
         "Test <Shop>",
     ):
         assert said.lower() in text.lower(), said
@@ -205,7 +206,9 @@ def test_the_page_over_all_snapshots_leads_to_each_and_asks_nobody(
         assert seen.asked == [(checked / "index.html").as_uri()]
         assert serious(seen) == []
         assert seen.complaints == []
-    seen.page.click("text=shop/00000002")
+    seen.open(page_path(checked, "shop/00000001"))
+    assert "mailstay restore" not in seen.page.inner_text("body"), "a valid snapshot needs no other"
+    seen.open(checked / "index.html").page.click("text=shop/00000002")
     seen.page.wait_for_url("**/shop/00000002/result.html")
     assert "is quarantined" in seen.page.inner_text("h1")
 
