@@ -369,7 +369,7 @@ def test_a_column_of_too_many_numbers_is_read_every_time(
         state = ([people(0, 20), people(20, last)], ALL_PARENTS)
         measurer = store.measurer(state, Kept(tmp_path / "kept", b"secret"))
         assert measurer.measure("children", [asked])[asked].value == [last // 2 - 1]
-    assert [one.partition("(")[0] for one in measurer.statements] == ["SELECT quantile_disc"]
+    assert ["quantile_disc" in one for one in measurer.statements] == [True]
 
 
 def test_only_segments_that_may_hold_the_same_key_are_searched_for_it(tmp_path: Path) -> None:
