@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from html import escape
+from typing import TYPE_CHECKING
 
-from tasks.pages import NARROW, WIDE, Drawing, Scale, open_svg, round_ticks
+from tasks.pages import COLOURS, WIDE, Drawing, draw
 
-_HEIGHT, _LEFT, _GAP = 92, 52, 26
+if TYPE_CHECKING:
+    import altair
+
+_HEIGHT, _MARGIN, _GAP = 92, 68, 26
 
 
 @dataclass(frozen=True)
@@ -34,78 +38,63 @@ class Point:
 
 def draw_trend(table: str, points: Sequence[Point]) -> Drawing:
     """Draw how a table went; `points` are in the order of time."""
-    alt = _describe(table, points)
-    return Drawing(_draw(points, WIDE, alt), _draw(points, NARROW, alt), alt)
+    return draw(lambda width: _panels(points, width), f"{table} over snapshots", _describe(table, points))
 
 
-def _draw(points: Sequence[Point], width: int, alt: str) -> str:
+def _panels(points: Sequence[Point], width: int) -> altair.TopLevelMixin:
+    import altair as alt
+
     panels: list[tuple[str, str, Callable[[Point], float | None]]] = [
-        ("Rows", "actual", lambda one: one.rows),
-        ("Failed, summed over the rules", "cum", lambda one: one.failed),
+        ("Rows", "ink", lambda one: one.rows),
+        ("Failed, summed over the rules", "loss", lambda one: one.failed),
         ("Seconds", "expected", lambda one: one.seconds),
     ]
     abreast = 3 if width >= WIDE else 1
-    room = (width - _GAP * (abreast - 1)) / abreast
-    tall = _HEIGHT + 60
-    out = [open_svg(width, tall * (3 // abreast), alt)]
-    for number, (title, kind, value) in enumerate(panels):
-        left = (number % abreast) * (room + _GAP)
-        top = (number // abreast) * tall
-        out += _panel(title, kind, points, value, left + _LEFT, left + room, top + 30)
-    return "".join(out) + "</svg>"
+    parts = [
+        _panel(title, COLOURS[colour], [value(one) for one in points], points).properties(
+            width=width // abreast - _MARGIN, height=_HEIGHT, title=title
+        )
+        for title, colour, value in panels
+    ]
+    return alt.hconcat(*parts, spacing=_GAP) if abreast == 3 else alt.vconcat(*parts)
 
 
 def _panel(
-    title: str,
-    kind: str,
-    points: Sequence[Point],
-    value: Callable[[Point], float | None],
-    left: float,
-    right: float,
-    top: float,
-) -> list[str]:
-    values = [value(one) for one in points]
-    known = [one for one in values if one is not None]
-    ticks = round_ticks(0, max([*known, 1 if kind != "expected" else 0.001]), 2)
-    y = Scale(0, ticks[-1], top + _HEIGHT, top)
-    x = Scale(0, max(len(points) - 1, 1), left, right - 6)
-    out = [f'<text class="t" x="{left - _LEFT:.0f}" y="{top - 14:.0f}">{title}</text>']
-    for tick in ticks:
-        out.append(
-            f'<line class="rule" x1="{left:.0f}" x2="{right:.0f}" y1="{y(tick):.1f}" y2="{y(tick):.1f}"/>'
-            f'<text x="{left - 8:.0f}" y="{y(tick) + 4:.1f}" text-anchor="end">{escape(_short(tick))}</text>'
-        )
-    for run in _runs(values):
-        line = " ".join(f"{x(at):.1f},{y(amount):.1f}" for at, amount in run)
-        out.append(f'<polyline class="{kind}" points="{line}"/>')
-    if values and values[-1] is not None:
-        out.append(f'<circle class="dot" cx="{x(len(values) - 1):.1f}" cy="{y(values[-1]):.1f}" r="4"/>')
-    for at, side in ((0, "start"), (len(points) - 1, "end")):
-        if at == 0 or len(points) > 1:
-            where = left if at == 0 else right
-            out.append(
-                f'<text x="{where:.0f}" y="{top + _HEIGHT + 18:.0f}" text-anchor="{side}">'
-                f"{points[at].at:%Y-%m-%d %H:%M}</text>"
-            )
-    return out
+    title: str, colour: str, values: Sequence[float | None], points: Sequence[Point]
+) -> altair.LayerChart:
+    """One figure over the snapshots in their order; a gap is one that is not known."""
+    import altair as alt
 
-
-def _runs(values: Sequence[float | None]) -> list[list[tuple[int, float]]]:
-    """Return the stretches without a gap."""
-    runs: list[list[tuple[int, float]]] = [[]]
-    for at, value in enumerate(values):
-        if value is None:
-            runs.append([])
-        else:
-            runs[-1].append((at, value))
-    return [one for one in runs if one]
-
-
-def _short(value: float) -> str:
-    for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
-        if value >= size:
-            return f"{value / size:g}{unit}"
-    return f"{value:.3g}"
+    last = len(points) - 1
+    ends = [f"{points[at].at:%Y-%m-%d}" for at in (0, last)]
+    x = alt.X(
+        "at:Q",
+        title=None,
+        scale=alt.Scale(domain=[0, max(last, 1)], nice=False),
+        axis=alt.Axis(
+            values=sorted({0, last}),
+            labelExpr=f"datum.value == 0 ? {json.dumps(ends[0])} : {json.dumps(ends[1])}",
+            labelFlush=True,
+            labelBound=False,
+            labelOverlap=False,
+        ),
+    )
+    least = 0.001 if title == "Seconds" else 1
+    top = max([one for one in values if one is not None] + [least])
+    y = alt.Y(
+        "value:Q",
+        title=None,
+        scale=alt.Scale(domain=[0, top], nice=3),
+        axis=alt.Axis(tickCount=3, format="~s" if top >= 1000 else "~g"),
+    )
+    rows = [{"at": at, "value": value} for at, value in enumerate(values)]
+    known = [one for one in rows[-1:] if one["value"] is not None]
+    return alt.layer(
+        alt.Chart(alt.Data(values=rows)).mark_line(color=colour, strokeWidth=2).encode(x=x, y=y),
+        alt.Chart(alt.Data(values=known))
+        .mark_point(filled=True, size=55, opacity=1, fill=COLOURS["paper"], stroke=colour, strokeWidth=2)
+        .encode(x=x, y=y),
+    )
 
 
 def _describe(table: str, points: Sequence[Point]) -> str:

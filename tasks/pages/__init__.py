@@ -13,10 +13,11 @@ from tasks.pages.blocks import (
     Section,
     Table,
 )
-from tasks.pages.drawing import NARROW, WIDE, Drawing, Scale, open_svg, round_ticks
+from tasks.pages.drawing import COLOURS, NARROW, WIDE, Drawing, draw, png_of
 from tasks.pages.rendering import render_html
 
 __all__ = [
+    "COLOURS",
     "NARROW",
     "WIDE",
     "Block",
@@ -29,10 +30,9 @@ __all__ = [
     "Heading",
     "KeyFigure",
     "Paragraph",
-    "Scale",
     "Section",
     "Table",
-    "open_svg",
+    "draw",
+    "png_of",
     "render_html",
-    "round_ticks",
 ]

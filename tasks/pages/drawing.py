@@ -1,72 +1,146 @@
-"""Charts as self-contained SVG: each drawn for one width in pixels, so that its text stays readable.
+"""Charts as self-contained SVG, made with Altair and vl-convert in the one theme of all pages.
 
-A wide one is for a page, a narrow one for a phone. Colours are CSS variables with a dark variant inside the SVG, so
-that the same drawing works in the page and as an image in Markdown.
+Each is drawn for two widths, so that its text stays readable on a page and on a phone. A chart names colours of
+`COLOURS`; the drawing holds them as CSS variables with a dark variant inside, so that it follows the reader's scheme
+in a page and as an image in Markdown, and prints in the light one.
 """
 
 from __future__ import annotations
 
-import math
+import hashlib
+import json
+import re
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from html import escape
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import altair
 
 WIDE, NARROW = 960, 430
 """Widths that the charts are drawn for, in pixels."""
 
 _FONT = "system-ui,-apple-system,'Segoe UI',Roboto,'Helvetica Neue',Arial,sans-serif"
-_STYLE = f"""
-.mc{{--mc-ink:#1d2430;--mc-soft:#5c6675;--mc-rule:#dfe3e8;--mc-actual:#1d2430;--mc-expected:#1f6f8b;
---mc-band:#1f6f8b;--mc-outage:#b4532a;--mc-loss:#b4532a;--mc-paper:#ffffff;font-family:{_FONT};
-font-variant-numeric:tabular-nums}}
-@media (prefers-color-scheme:dark){{.mc{{--mc-ink:#e6e9ee;--mc-soft:#9aa5b4;--mc-rule:#323a46;--mc-actual:#f2f4f7;
---mc-expected:#6cc0dc;--mc-band:#6cc0dc;--mc-outage:#e08a5f;--mc-loss:#e08a5f;--mc-paper:#171c23}}}}
-@media print{{.mc{{--mc-ink:#1d2430;--mc-soft:#5c6675;--mc-rule:#dfe3e8;--mc-actual:#1d2430;--mc-expected:#1f6f8b;
---mc-band:#1f6f8b;--mc-outage:#b4532a;--mc-loss:#b4532a;--mc-paper:#ffffff}}}}
-.mc text{{fill:var(--mc-soft);font-size:12.5px}}.mc .t{{fill:var(--mc-ink);font-weight:600}}
-.mc .rule{{stroke:var(--mc-rule);stroke-width:1}}.mc .zero{{stroke:var(--mc-soft);stroke-width:1}}
-.mc .band{{fill:var(--mc-band);opacity:.16}}.mc .expected{{stroke:var(--mc-expected);fill:none;stroke-width:2;
-stroke-dasharray:6 4}}.mc .actual{{stroke:var(--mc-actual);fill:none;stroke-width:2;stroke-linejoin:round}}
-.mc .outage{{fill:var(--mc-outage);opacity:.10}}.mc .edge{{stroke:var(--mc-outage);stroke-width:1.5}}
-.mc .o{{fill:var(--mc-outage);font-weight:600}}.mc .cum{{stroke:var(--mc-loss);fill:none;stroke-width:2}}
-.mc .i95{{fill:var(--mc-band);opacity:.20}}.mc .i80{{fill:var(--mc-band);opacity:.34}}
-.mc .i50{{fill:var(--mc-band);opacity:.62}}.mc .dot{{fill:var(--mc-paper);stroke:var(--mc-actual);stroke-width:2.5}}
-"""
+_DARK = {
+    "ink": "#e6e9ee",
+    "soft": "#a3adbb",
+    "rule": "#323a46",
+    "expected": "#6cc0dc",
+    "likely": "#5b9fb7",
+    "usual": "#3d6676",
+    "rare": "#2a434f",
+    "loss": "#e08a5f",
+    "paper": "#171c23",
+}
+COLOURS = {
+    "ink": "#1d2430",
+    "soft": "#566070",
+    "rule": "#dfe3e8",
+    "expected": "#1f6f8b",
+    "likely": "#4c8ca2",
+    "usual": "#a5c5d1",
+    "rare": "#d2e2e8",
+    "loss": "#b4532a",
+    "paper": "#fffffe",
+}
+"""What a chart may be coloured with, by name, as it looks on white; each is one of a kind, so that it can be told."""
+
+_CONFIG: dict[str, Any] = {
+    "aria": False,
+    "background": "transparent",
+    "font": _FONT,
+    "padding": {"left": 10, "top": 4, "right": 14, "bottom": 2},
+    "view": {"stroke": None},
+    "concat": {"spacing": 18},
+    "axis": {
+        "labelColor": COLOURS["soft"],
+        "labelFontSize": 12.5,
+        "gridColor": COLOURS["rule"],
+        "domain": False,
+        "ticks": False,
+        "labelPadding": 7,
+        "titleColor": COLOURS["ink"],
+        "titleFontSize": 12.5,
+    },
+    "axisX": {"grid": False, "ticks": True, "tickColor": COLOURS["soft"], "tickSize": 4, "labelPadding": 4},
+    "title": {"anchor": "start", "color": COLOURS["ink"], "fontSize": 12.5, "fontWeight": 600, "offset": 8},
+    "legend": {
+        "orient": "top",
+        "title": None,
+        "labelColor": COLOURS["soft"],
+        "labelFontSize": 12.5,
+        "labelLimit": 0,
+        "symbolSize": 120,
+        "symbolStrokeWidth": 2,
+        "columnPadding": 34,
+        "symbolOpacity": 1,
+        "offset": 12,
+    },
+}
+_VARIABLE = re.compile(r"var\(--mc-\w+,(#\w{6})\)")
+_NAMED = {colour: f"var(--mc-{name},{colour})" for name, colour in COLOURS.items()}
+_OURS = re.compile("|".join(_NAMED))
+_ROLES = re.compile(r' (?:role|aria-[a-z]+)="[^"]*"')
+
+
+def _variables(colours: dict[str, str]) -> str:
+    return ";".join(f"--mc-{name}:{colour}" for name, colour in colours.items())
+
+
+_STYLE = (
+    f".mc{{{_variables(COLOURS)};font-variant-numeric:tabular-nums}}"
+    f"@media (prefers-color-scheme:dark){{.mc{{{_variables(_DARK)}}}}}"
+    f"@media print{{.mc{{{_variables(COLOURS)}}}}}"
+)
 
 
 @dataclass(frozen=True)
 class Drawing:
-    """One chart in both widths, and what it shows in words for who cannot see it."""
+    """One chart in both widths, its title, and what it shows in words for who cannot see it."""
 
     wide: str
     narrow: str
+    title: str
     alt: str
 
 
-class Scale:
-    """A linear map from values to pixels."""
+def draw(build: Callable[[int], altair.TopLevelMixin], title: str, alt: str) -> Drawing:
+    """Draw a chart in both widths.
 
-    def __init__(self, low: float, high: float, start: float, end: float) -> None:
-        self.low, self.high, self.start, self.end = low, high if high > low else low + 1, start, end
+    Args:
+        build: makes the chart for a width in pixels; colours are those of `COLOURS`, texts are escaped here.
+        title: what it is, in a few words.
+        alt: what it shows, in words.
+    """
+    drawn = (_svg(json.dumps(build(width).to_dict(validate=False)), title, alt) for width in (WIDE, NARROW))
+    return Drawing(*drawn, title, alt)
 
-    def __call__(self, value: float) -> float:
-        """Return where `value` lies."""
-        part = (value - self.low) / (self.high - self.low)
-        return self.start + part * (self.end - self.start)
+
+def png_of(svg: str) -> bytes:
+    """Return a drawing as a picture on white, twice as fine as the screen's pixels, for who takes no SVG."""
+    import vl_convert
+
+    plain = _VARIABLE.sub(r"\1", svg.replace(f"<style>{_STYLE}</style>", ""))
+    return bytes(vl_convert.svg_to_png(plain, scale=2))
 
 
-def open_svg(width: int, height: float, alt: str) -> str:
-    """Return the beginning of a drawing, with what it shows in words; `</svg>` ends it."""
+@lru_cache(maxsize=64)
+def _svg(spec: str, title: str, alt: str) -> str:
+    import vl_convert
+
+    drawn = str(vl_convert.vegalite_to_svg(json.loads(spec) | {"config": _CONFIG}))
+    head, body = drawn.split(">", 1)
+    size = re.search(r'width="(\S+)" height="(\S+)"', head)
+    assert size is not None
+    body = _OURS.sub(lambda one: _NAMED[one[0]], _ROLES.sub("", body))
+    # Several drawings share one page: an id of one must not name a part of another.
+    name = "mc" + hashlib.sha256(drawn.encode()).hexdigest()[:10]
+    body = re.sub(r'(id="|url\(#)(?=\w)', rf"\1{name}-", body)
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" class="mc" role="img" viewBox="0 0 {width} {height:.0f}" '
-        f'width="{width}" height="{height:.0f}"><title>{escape(alt)}</title><style>{_STYLE}</style>'
+        f'<svg xmlns="http://www.w3.org/2000/svg" class="mc" role="img" aria-labelledby="{name}-t {name}-d" '
+        f'viewBox="0 0 {size[1]} {size[2]}" width="{size[1]}" height="{size[2]}">'
+        f'<title id="{name}-t">{escape(title)}</title><desc id="{name}-d">{escape(alt)}</desc>'
+        f"<style>{_STYLE}</style>{body}"
     )
-
-
-def round_ticks(low: float, high: float, most: int) -> list[float]:
-    """Return round steps (1, 2, 5 times a power of ten) from at or below `low` to at or above `high`."""
-    span = max(high - low, 1.0)
-    rough = span / max(most, 1)
-    power = 10.0 ** math.floor(math.log10(rough))
-    step = next(one * power for one in (1, 2, 5, 10) if one * power >= rough)
-    start, end = math.floor(low / step), math.ceil(high / step)
-    return [index * step for index in range(start, end + 1)]

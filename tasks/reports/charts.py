@@ -1,254 +1,256 @@
-"""The two charts of a report as self-contained SVG: revenue against expectation, and the loss with its intervals.
-
-Each is drawn for one width in pixels, so that its text stays readable: a wide one for a page, a narrow one for a phone.
-Colours are CSS variables with a dark variant inside the SVG, so that the same drawing works in the page and as an
-image in Markdown.
-"""
+"""The charts of a report: revenue against expectation, the loss with its intervals, and what past windows say of it."""
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
-from html import escape
+from typing import TYPE_CHECKING, Any, Literal
 
 from tasks.core import Money
-from tasks.pages import NARROW, WIDE, Drawing, Scale, open_svg, round_ticks
+from tasks.pages import COLOURS, WIDE, Drawing, draw
 from tasks.reports.content import Estimate, Loss, ReviewContent
 from tasks.reports.words import say_money
+
+if TYPE_CHECKING:
+    import altair
+
+_MARGIN = 80
+_LABEL_ROOM = 100
+_ACTUAL, _EXPECTED, _BAND = "Actual, by the hour", "Expected without the outage", "95 % band of one hour"
+_SERIES = {_ACTUAL: COLOURS["ink"], _EXPECTED: COLOURS["expected"], _BAND: COLOURS["usual"]}
+_CLOCK = (
+    "utchours(datum.value) == 0 || datum.index == 0 ? [utcFormat(datum.value, '%H:%M'), "
+    "utcFormat(datum.value, '%-d %b')] : utcFormat(datum.value, '%H:%M')"
+)
+_NAMES = {"gross": "Gross loss", "deferred": "Came later", "net": "Net loss", "second": "Second opinion"}
 
 
 def draw_revenue(content: ReviewContent) -> Drawing | None:
     """Draw hourly revenue against expectation, and below it the shortfall so far; None without a series."""
     if len(content.hours) < 2:
         return None
-    alt = _describe(content)
-    return Drawing(_revenue(content, WIDE, alt), _revenue(content, NARROW, alt), alt)
-
-
-def draw_loss(loss: Loss, currency: str) -> Drawing:
-    """Draw gross, deferred and net with their 50, 80 and 95 % intervals on one axis."""
-    parts = [
-        f"{one.statistic} {say_money(one.loss_minor, currency)}"
-        for one in (loss.gross, loss.deferred, loss.net)
-        if one
-    ]
-    alt = "Loss with its intervals: " + ", ".join(parts) + "."
-    return Drawing(_loss(loss, currency, WIDE, alt), _loss(loss, currency, NARROW, alt), alt)
-
-
-def _revenue(content: ReviewContent, width: int, alt: str) -> str:
-    hours, currency = content.hours, content.header.currency
-    wide = width >= WIDE
-    left, right, top = (66, 20, 44) if wide else (50, 10, 62)
-    upper, gap, lower = (250, 46, 110) if wide else (210, 44, 100)
-    height = top + upper + gap + lower + 34
-    first, last = hours[0].at, hours[-1].at + timedelta(hours=1)
-    x = Scale(first.timestamp(), last.timestamp(), left, width - right)
-    peak = max(max(one.actual_minor, one.expected_minor, one.high_minor or 0.0) for one in hours)
-    ticks = round_ticks(0, peak, 5)
-    y = Scale(0, max(peak, ticks[-1]), top + upper, top)
-    out = [open_svg(width, height, alt)]
-    out += _outage(content, x, top, top + upper + gap + lower, wide)
-    out += _grid(ticks, y, left, width - right, currency)
-    middle = [x((one.at + timedelta(minutes=30)).timestamp()) for one in hours]
-    banded = [
-        (at, one.low_minor, one.high_minor)
-        for at, one in zip(middle, hours, strict=True)
-        if one.low_minor is not None and one.high_minor is not None
-    ]
-    if banded:
-        up = [f"{at:.1f},{y(high):.1f}" for at, _, high in banded]
-        down = [f"{at:.1f},{y(max(low, 0)):.1f}" for at, low, _ in reversed(banded)]
-        out.append(f'<polygon class="band" points="{" ".join(up + down)}"/>')
-    expected = " ".join(
-        f"{at:.1f},{y(one.expected_minor):.1f}" for at, one in zip(middle, hours, strict=True)
-    )
-    out.append(f'<polyline class="expected" points="{expected}"/>')
-    steps = []
-    for one in hours:
-        here, there = x(one.at.timestamp()), x((one.at + timedelta(hours=1)).timestamp())
-        steps += [f"{here:.1f},{y(one.actual_minor):.1f}", f"{there:.1f},{y(one.actual_minor):.1f}"]
-    out.append(f'<polyline class="actual" points="{" ".join(steps)}"/>')
-    out += _legend(left, 18, wide, bool(banded))
-    out += _shortfall(content, x, top + upper + gap, lower, left, width - right)
-    out += _hours_axis(first, last, x, top + upper + gap + lower, 8 if wide else 4)
-    return "".join(out) + "</svg>"
-
-
-def _shortfall(
-    content: ReviewContent, x: Scale, top: float, height: float, left: float, right: float
-) -> list[str]:
-    """The running sum of expected minus actual."""
-    currency = content.header.currency
-    total, path = 0.0, [(content.hours[0].at.timestamp(), 0.0)]
-    for one in content.hours:
-        total += one.expected_minor - one.actual_minor
-        path.append(((one.at + timedelta(hours=1)).timestamp(), total))
-    values = [value for _, value in path] + [0.0]
-    ticks = round_ticks(min(values), max(values), 3)
-    y = Scale(min(ticks[0], *values), max(ticks[-1], *values), top + height, top)
-    out = _grid(ticks, y, left, right, currency)
-    points = " ".join(f"{x(at):.1f},{y(value):.1f}" for at, value in path)
-    out.append(f'<line class="zero" x1="{left}" x2="{right}" y1="{y(0):.1f}" y2="{y(0):.1f}"/>')
-    out.append(f'<polyline class="cum" points="{points}"/>')
-    out.append(f'<text class="t" x="{left}" y="{top - 12:.1f}">Shortfall so far (expected − actual)</text>')
-    return out
-
-
-def _outage(content: ReviewContent, x: Scale, top: float, bottom: float, wide: bool) -> list[str]:
-    start, end = content.outage.impact_started_at, content.outage.restored_at
-    if start is None:
-        return []
-    begin = max(x(start.timestamp()), x.start)
-    finish = min(x(end.timestamp()), x.end) if end else x.end
-    if finish <= begin:
-        return []
-    out = [
-        f'<rect class="outage" x="{begin:.1f}" y="{top}" width="{finish - begin:.1f}" height="{bottom - top:.1f}"/>',
-        f'<line class="edge" x1="{begin:.1f}" x2="{begin:.1f}" y1="{top - 6}" y2="{bottom:.1f}"/>',
-    ]
-    label = "provider down" if wide else "down"
-    room = 7.5 * len(label) + 10
-    if finish - begin >= room:
-        at, side = begin + 5, "start"
-    elif finish + room <= x.end:
-        at, side = finish + 6, "start"
-    else:
-        at, side = begin - 6, "end"
-    out.append(f'<text class="o" x="{at:.1f}" y="{top + 10:.1f}" text-anchor="{side}">{label}</text>')
-    if end:
-        out.append(
-            f'<line class="edge" x1="{finish:.1f}" x2="{finish:.1f}" y1="{top - 6}" y2="{bottom:.1f}" '
-            'stroke-dasharray="3 3"/>'
-        )
-    return out
-
-
-def _legend(left: float, y: float, wide: bool, banded: bool) -> list[str]:
-    items = [("actual", "Actual, by the hour"), ("expected", "Expected without the outage")]
-    if banded:
-        items.append(("band", "95 % band of one hour"))
-    out, at, row = [], float(left if wide else 8), y
-    for kind, text in items:
-        length = 34 + 7.0 * len(text)
-        if not wide and at + length > NARROW:
-            at, row = 8.0, row + 20
-        if kind == "band":
-            out.append(f'<rect class="band" x="{at:.0f}" y="{row - 10:.0f}" width="24" height="12"/>')
-        else:
-            out.append(
-                f'<line class="{kind}" x1="{at:.0f}" x2="{at + 24:.0f}" y1="{row - 4:.0f}" y2="{row - 4:.0f}"/>'
-            )
-        out.append(f'<text x="{at + 30:.0f}" y="{row:.0f}">{text}</text>')
-        at += length + 14
-    return out
-
-
-def _grid(ticks: list[float], y: Scale, left: float, right: float, currency: str) -> list[str]:
-    out = []
-    for tick in ticks:
-        at = y(tick)
-        out.append(f'<line class="rule" x1="{left}" x2="{right}" y1="{at:.1f}" y2="{at:.1f}"/>')
-        out.append(
-            f'<text x="{left - 8}" y="{at + 4:.1f}" text-anchor="end">{escape(_short(tick, currency))}</text>'
-        )
-    return out
-
-
-def _hours_axis(first: datetime, last: datetime, x: Scale, y: float, most: int) -> list[str]:
-    span = (last - first).total_seconds() / 3600
-    step = next((one for one in (1, 2, 3, 6, 12, 24, 48, 96, 168) if span / one <= most), 336)
-    at = first.replace(minute=0, second=0, microsecond=0)
-    at = at.replace(hour=at.hour - at.hour % step if step < 24 else 0)
-    out, day = [], None
-    while at <= last:
-        if at >= first:
-            place = x(at.timestamp())
-            text = f"{at:%H:%M}" if step < 24 else f"{at:%a} {at.day}"
-            out.append(f'<line class="zero" x1="{place:.1f}" x2="{place:.1f}" y1="{y}" y2="{y + 4}"/>')
-            side = "end" if place > x.end - 14 else "middle"
-            out.append(f'<text x="{place:.1f}" y="{y + 17}" text-anchor="{side}">{text}</text>')
-            if step < 24 and at.date() != day and place < x.end - 30:
-                out.append(
-                    f'<text class="t" x="{place:.1f}" y="{y + 32}" text-anchor="middle">{at.day} {at:%b}</text>'
-                )
-                day = at.date()
-        at += timedelta(hours=step)
-    return out
-
-
-def _loss(loss: Loss, currency: str, width: int, alt: str) -> str:
-    wide = width >= WIDE
-    rows = [one for one in (loss.gross, loss.deferred, loss.net) if one is not None]
-    left, right, row, top = (210, 30, 46, 34) if wide else (14, 14, 62, 54)
-    bottom = top + row * len(rows)
-    values = [0.0] + [float(one.loss_minor) for one in rows]
-    values += [float(v) for one in rows for b in one.intervals for v in (b.low_minor, b.high_minor)]
-    ticks = round_ticks(min(values), max(values), 5 if wide else 3)
-    x = Scale(min(ticks[0], *values), max(ticks[-1], *values), left, width - right)
-    out = [open_svg(width, bottom + 34, alt)]
-    for tick in ticks:
-        kind = "zero" if tick == 0 else "rule"
-        side = "end" if x(tick) > width - 20 else "start" if x(tick) < 20 else "middle"
-        out.append(
-            f'<line class="{kind}" x1="{x(tick):.1f}" x2="{x(tick):.1f}" y1="{top - 6}" y2="{bottom}"/>'
-            f'<text x="{x(tick):.1f}" y="{bottom + 18}" text-anchor="{side}">{escape(_short(tick, currency))}</text>'
-        )
-    key = float(left if wide else 8)
-    levels = (("i95", "95 %" if not loss.net.low_confidence else "widest"), ("i80", "80 %"), ("i50", "50 %"))
-    for kind, text in levels:
-        out.append(f'<rect class="{kind}" x="{key:.0f}" y="8" width="22" height="12" rx="2"/>')
-        out.append(f'<text x="{key + 28:.0f}" y="19">{text}</text>')
-        key += 82
-    out.append(f'<circle class="dot" cx="{key + 8:.0f}" cy="14" r="5"/>')
-    out.append(f'<text x="{key + 20:.0f}" y="19">best estimate</text>')
-    for index, one in enumerate(rows):
-        out += _strip(one, currency, x, top + row * index, row, wide)
-    return "".join(out) + "</svg>"
-
-
-def _strip(one: Estimate, currency: str, x: Scale, top: float, row: float, wide: bool) -> list[str]:
-    names = {"gross": "Gross loss", "deferred": "Came later", "net": "Net loss"}
-    middle = top + row / 2 if wide else top + row - 18
-    amount = escape(say_money(one.loss_minor, currency))
-    if wide:
-        out = [
-            f'<text class="t" x="0" y="{middle + 4:.1f}">{names[one.statistic]}</text>',
-            f'<text x="{x.start - 24:.0f}" y="{middle + 4:.1f}" text-anchor="end">{amount}</text>',
-        ]
-    else:
-        out = [
-            f'<text class="t" x="8" y="{top + 16:.1f}">{names[one.statistic]}</text>',
-            f'<text x="{x.end:.0f}" y="{top + 16:.1f}" text-anchor="end">{amount}</text>',
-        ]
-    for level, kind, tall in ((0.95, "i95", 14), (0.8, "i80", 14), (0.5, "i50", 14)):
-        bounds = one.bounds(level)
-        if bounds is None:
-            continue
-        low, high = x(bounds.low_minor), x(bounds.high_minor)
-        out.append(
-            f'<rect class="{kind}" x="{low:.1f}" y="{middle - tall / 2:.1f}" width="{max(high - low, 1):.1f}" '
-            f'height="{tall}" rx="3"/>'
-        )
-    out.append(f'<circle class="dot" cx="{x(one.loss_minor):.1f}" cy="{middle:.1f}" r="5.5"/>')
-    return out
-
-
-def _describe(content: ReviewContent) -> str:
     currency = content.header.currency
     actual = sum(one.actual_minor for one in content.hours)
     expected = sum(one.expected_minor for one in content.hours)
-    return (
+    alt = (
         f"Revenue by the hour, {len(content.hours)} hours: {say_money(actual, currency)} came in, "
         f"{say_money(expected, currency)} was to be expected without the outage."
     )
+    return draw(lambda width: _revenue(content, width), "Revenue against expectation", alt)
 
 
-def _short(minor: float, currency: str) -> str:
-    """A tick's amount: £800, £2.5k, £1M."""
-    amount = Money(round(minor), currency).amount
-    symbol = Money(0, currency).whole()[:-1]
-    sign = "−" if amount < 0 else ""
-    for size, unit in ((1_000_000, "M"), (1_000, "k")):
-        if abs(amount) >= size:
-            return f"{sign}{symbol}{abs(float(amount)) / size:g}{unit}"
-    return f"{sign}{symbol}{abs(float(amount)):g}"
+def draw_loss(loss: Loss, currency: str) -> Drawing:
+    """Draw gross, deferred and net, and the second opinion, with their 50, 80 and 95 % intervals on one axis."""
+    rows = [one for one in (loss.gross, loss.deferred, loss.net, loss.second) if one is not None]
+    parts = (f"{_NAMES[one.statistic].lower()} {say_money(one.loss_minor, currency)}" for one in rows)
+    alt = "Loss with its intervals: " + ", ".join(parts) + "."
+    last = "widest" if loss.net.low_confidence else "95 %"
+    return draw(lambda width: _loss(rows, currency, width, last), "The loss with its intervals", alt)
+
+
+def draw_placebos(errors_minor: list[float], loss_minor: int, currency: str) -> Drawing:
+    """Draw what the same estimate finds in past windows in which nothing happened, and this outage beside them."""
+    beyond = sum(one >= loss_minor for one in errors_minor)
+    alt = (
+        f"In {len(errors_minor):,} past windows in which nothing happened the same estimate finds a loss from "
+        f"{say_money(min(errors_minor), currency)} to {say_money(max(errors_minor), currency)}; in {beyond:,} of them "
+        f"at least this outage's {say_money(loss_minor, currency)}."
+    )
+    return draw(
+        lambda width: _placebos(errors_minor, loss_minor, currency, width),
+        "Past windows and this outage",
+        alt,
+    )
+
+
+def _revenue(content: ReviewContent, width: int) -> altair.TopLevelMixin:
+    import altair as alt
+
+    hours, currency, wide = content.hours, content.header.currency, width >= WIDE
+    half, whole = timedelta(minutes=30), timedelta(hours=1)
+    first, last = hours[0].at, hours[-1].at + whole
+    actual = [{"at": one.at, "value": one.actual_minor} for one in hours]
+    actual.append({"at": last, "value": hours[-1].actual_minor})
+    middle: list[dict[str, Any]] = [{"at": one.at + half, "value": one.expected_minor} for one in hours]
+    band = [
+        {"at": one.at + half, "value": one.low_minor, "high": one.high_minor}
+        for one in hours
+        if one.low_minor is not None and one.high_minor is not None
+    ]
+    total, short = 0.0, [{"at": first, "value": 0.0}]
+    for one in hours:
+        total += one.expected_minor - one.actual_minor
+        short.append({"at": one.at + whole, "value": total})
+
+    x = alt.X(
+        "at:T",
+        title=None,
+        scale=alt.Scale(type="utc", domain=[first.isoformat(), last.isoformat()], nice=False),
+        axis=alt.Axis(tickCount=9 if wide else 4, labelExpr=_CLOCK, labelFlush=True),
+    )
+    names = [one for one in _SERIES if band or one != _BAND]
+    kind = alt.Color(
+        "kind:N",
+        scale=alt.Scale(domain=names, range=[_SERIES[one] for one in names]),
+        legend=alt.Legend(symbolType="square", columns=3 if wide else 1),
+    )
+
+    def line(rows: list[dict[str, Any]], name: str, ticks: int = 5) -> altair.Chart:
+        y = alt.Y("value:Q", axis=_money_axis(currency, title=None, tickCount=ticks))
+        return alt.Chart(_rows([one | {"kind": name} for one in rows], currency)).encode(x=x, y=y)
+
+    shade, label = _outage(content, x, width)
+    above = alt.layer(
+        *shade,
+        line(band, _BAND).mark_area(opacity=0.55).encode(y2="high:Q", color=kind),
+        line(middle, _EXPECTED).mark_line(strokeDash=[6, 4]).encode(color=kind),
+        line(actual, _ACTUAL).mark_line(interpolate="step-after").encode(color=kind),
+        label,
+    )
+    below = alt.layer(
+        *shade,
+        alt.Chart(alt.Data(values=[{}])).mark_rule(color=COLOURS["soft"]).encode(y=alt.datum(0)),
+        line(short, "", ticks=3).mark_line(color=COLOURS["loss"]),
+    )
+    inner = width - _MARGIN
+    return alt.vconcat(
+        above.properties(width=inner, height=250 if wide else 210),
+        below.properties(width=inner, height=110, title="Shortfall so far (expected − actual)"),
+    )
+
+
+def _outage(content: ReviewContent, x: Any, width: int) -> tuple[list[altair.Chart], altair.Chart]:
+    """The outage as a shaded span with its edges, and its label: inside, or where there is room beside it."""
+    import altair as alt
+
+    first, last = content.hours[0].at, content.hours[-1].at + timedelta(hours=1)
+    start = max(content.outage.impact_started_at or last, first)
+    end = min(content.outage.restored_at or last, last)
+    if start >= end:
+        start = end = last
+    room = (end - start) / (last - first) * (width - _MARGIN)
+    align: Literal["left", "right"] = "left"
+    at = start if room > _LABEL_ROOM else end
+    if at is end and (last - end) / (last - first) < 0.25:
+        align, at = "right", start
+    inset = 5 if align == "left" else -5
+
+    def chart(rows: list[dict[str, Any]]) -> altair.Chart:
+        return alt.Chart(_rows(rows if end > start else [], "")).encode(x=x)
+
+    shade = [
+        chart([{"at": start, "end": end.isoformat()}])
+        .mark_rect(color=COLOURS["loss"], opacity=0.1)
+        .encode(x2="end:T"),
+        chart([{"at": start}]).mark_rule(color=COLOURS["loss"], strokeWidth=1.5),
+        chart([{"at": end}]).mark_rule(color=COLOURS["loss"], strokeWidth=1.5, strokeDash=[3, 3]),
+    ]
+    label = chart([{"at": at}]).mark_text(
+        text="provider down",
+        align=align,
+        dx=inset,
+        baseline="top",
+        fontSize=12.5,
+        fontWeight=600,
+        color=COLOURS["loss"],
+    )
+    return shade, label.encode(y=alt.value(4))
+
+
+def _loss(rows: list[Estimate], currency: str, width: int, widest: str) -> altair.TopLevelMixin:
+    import altair as alt
+
+    levels = {0.95: widest, 0.8: "80 %", 0.5: "50 %"}
+    names = {one.statistic: f"{_NAMES[one.statistic]}|{say_money(one.loss_minor, currency)}" for one in rows}
+    bars = [
+        {"name": names[one.statistic], "level": levels[level], "value": b.low_minor, "high": b.high_minor}
+        for level in levels
+        for one in rows
+        if (b := one.bounds(level))
+    ]
+    points = [{"name": names[one.statistic], "value": one.loss_minor} for one in rows]
+    axis = _money_axis(currency, title=None, tickCount=6 if width >= WIDE else 3, grid=True)
+    x = alt.X("value:Q", axis=axis, scale=alt.Scale(zero=True, nice=True))
+    y = alt.Y(
+        "name:N",
+        title=None,
+        sort=list(names.values()),
+        axis=alt.Axis(labelExpr="split(datum.value, '|')", labelColor=COLOURS["ink"], labelLimit=0),
+    )
+    shades = [COLOURS["rare"], COLOURS["usual"], COLOURS["likely"]]
+    level = alt.Color(
+        "level:N",
+        scale=alt.Scale(domain=list(levels.values()), range=shades),
+        legend=alt.Legend(symbolType="square", columns=3),
+    )
+    layers: altair.LayerChart = (
+        alt.layer(
+            alt.Chart(_rows(bars, currency))
+            .mark_bar(height=15, cornerRadius=3)
+            .encode(x=x, x2="high:Q", y=y, color=level),
+            alt.Chart(alt.Data(values=[{}])).mark_rule(color=COLOURS["soft"]).encode(x=alt.datum(0)),
+            alt.Chart(_rows(points, currency))
+            .mark_point(
+                filled=True,
+                size=110,
+                stroke=COLOURS["ink"],
+                strokeWidth=2.5,
+                fill=COLOURS["paper"],
+                opacity=1,
+            )
+            .encode(x=x, y=y),
+        )
+        .resolve_scale(color="independent")
+        .properties(width=width - 2 * _MARGIN, height=50 * len(rows))
+    )
+    return layers
+
+
+def _placebos(errors: list[float], loss: int, currency: str, width: int) -> altair.TopLevelMixin:
+    import altair as alt
+
+    wide = width >= WIDE
+    axis = _money_axis(currency, title="Loss that the estimate finds", tickCount=6 if wide else 3)
+    bars = (
+        alt.Chart(_rows([{"value": one} for one in errors], currency))
+        .mark_bar(color=COLOURS["usual"])
+        .encode(
+            x=alt.X("value:Q", bin=alt.Bin(maxbins=40 if wide else 22), axis=axis),
+            y=alt.Y("count()", title="Past windows", axis=alt.Axis(tickCount=4, tickMinStep=1)),
+        )
+    )
+    here = alt.Chart(_rows([{"value": loss}], currency)).encode(x="value:Q")
+    text = here.mark_text(
+        text="this outage",
+        align="left",
+        baseline="bottom",
+        dx=5,
+        fontSize=12.5,
+        fontWeight=600,
+        color=COLOURS["loss"],
+    )
+    return alt.layer(
+        bars, here.mark_rule(color=COLOURS["loss"], strokeWidth=2), text.encode(y=alt.value(0))
+    ).properties(width=width - _MARGIN - 30, height=150)
+
+
+def _rows(rows: list[dict[str, Any]], currency: str) -> altair.Data:
+    """Rows as Vega takes them: times as text, `value` and `high` in major units of the currency."""
+    import altair as alt
+
+    def plain(name: str, value: Any) -> Any:
+        if isinstance(value, datetime):
+            return value.isoformat()
+        return float(Money(round(value), currency).amount) if name in ("value", "high") else value
+
+    return alt.Data(values=[{name: plain(name, value) for name, value in one.items()} for one in rows])
+
+
+def _money_axis(currency: str, **options: Any) -> altair.Axis:
+    """An axis of amounts: £800, £2.5k, £1M."""
+    import altair as alt
+
+    symbol = json.dumps(Money(0, currency).whole()[:-1])
+    form = "abs(datum.value) >= 1000 ? '~s' : '~g'"
+    label = f"(datum.value < 0 ? '−' : '') + {symbol} + format(abs(datum.value), {form})"
+    return alt.Axis(labelExpr=label, **options)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 Settlement = Literal["provisional", "settled"]
-Statistic = Literal["gross", "deferred", "net", "during", "unaided"]
+Statistic = Literal["gross", "deferred", "net", "during", "unaided", "second"]
 FindingKind = Literal["missing", "late", "out_of_order"]
 Lesson = Literal["well", "poorly", "lucky"]
 
@@ -167,7 +167,7 @@ class Estimate:
 
     Attributes:
         statistic: `net` (outage and recovery in one), `deferred` (what late messages brought), `gross` (their sum),
-            `during` (the outage alone) or `unaided` (`net` without the control).
+            `during` (the outage alone), `unaided` (`net` without the control) or `second` (`net` by another method).
         expected_minor: the counterfactual total of the window; `observed_minor`: what came in.
         loss_minor: expected minus observed (for `deferred`: what came later).
         intervals: one per level; empty where none was estimated.
@@ -217,7 +217,10 @@ class Loss:
             beside the estimate, labelled, never as the loss. None: not known.
         attribution_model: how that claim is made, in words.
         cautions: reservations about the estimate, in words.
-        during: the outage window alone; unaided: net without the control. None: not estimated.
+        during: the outage window alone; unaided: net without the control; second: net by another method, shown beside
+            the estimate and never mixed into it. None: not estimated.
+        stretched: how many times as wide as its own the second method's interval had to be made to fit the past.
+        returned_minor: loss of the outage alone minus net loss: what came back seen from above, a check on deferred.
     """
 
     gross: Estimate
@@ -225,6 +228,9 @@ class Loss:
     deferred: Estimate | None = None
     during: Estimate | None = None
     unaided: Estimate | None = None
+    second: Estimate | None = None
+    stretched: float | None = None
+    returned_minor: int | None = None
     attributed_minor: int | None = None
     attribution_model: str = ""
     cautions: tuple[str, ...] = ()
