@@ -99,6 +99,7 @@ class Document:
         standing: how things stand, in one sentence.
         good: whether that is what one hopes for.
         notice: what a reader must know first; may be empty.
+        warning: why a figure deserves less trust than it claims; may be empty.
         facts: names and values below the heading.
         lines: the bottom line: a word that leads, and what it says.
         figures: the few figures that matter.
@@ -114,3 +115,4 @@ class Document:
     lines: tuple[tuple[str, str], ...]
     figures: tuple[KeyFigure, ...]
     sections: tuple[Section, ...]
+    warning: str = ""

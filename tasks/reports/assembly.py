@@ -19,6 +19,7 @@ from tasks.impact import (
     MoneyImpact,
     ObjectiveCheck,
     ReputationCheck,
+    SecondOpinion,
 )
 from tasks.incidents import Action, Communication
 from tasks.reports.casework import Case
@@ -44,6 +45,7 @@ from tasks.reports.content import (
     MetricRow,
     ObjectiveRow,
     Outage,
+    PlaceboRecord,
     ReputationRow,
     ReviewContent,
     Statistic,
@@ -138,6 +140,7 @@ def assemble(case: Case, figures: Figures) -> ReviewContent:
         ),
         loss=loss,
         loss_missing_because=_no_loss(case, figures.money),
+        record=placebo_record(figures.money),
         impact_lines=impact_lines(figures),
         campaigns=tuple(
             _campaign(row, facts.ledgers) for row in figures.messages.campaigns.to_dict("records")
@@ -229,11 +232,45 @@ def _loss(case: Case, money: MoneyImpact) -> Loss | None:
         deferred=late,
         during=_estimate(money.during.estimate, "during"),
         unaided=_estimate(unaided, "unaided") if unaided else None,
+        second=_second(money.opinion, net) if money.opinion else None,
+        stretched=money.opinion.stretched if money.opinion else None,
+        returned_minor=money.returned_minor,
         attributed_minor=money.attributed_minor,
         attribution_model="what a message of the same kind brought in the past by the shop's campaign tag, times the "
         "due messages that did not go out in time, less what those brought late; a claim of attribution, not an "
         "estimate of the loss",
         cautions=(*money.cautions, *_cautions(case, money.net.estimate, unaided, money.currency)),
+    )
+
+
+def _second(opinion: SecondOpinion, net: Estimate) -> Estimate:
+    return Estimate(
+        statistic="second",
+        start=net.start,
+        end=net.end,
+        expected_minor=opinion.expected_minor,
+        observed_minor=opinion.observed_minor,
+        loss_minor=opinion.loss_minor,
+        intervals=tuple(Bounds(b.level, b.low_minor, b.high_minor) for b in opinion.intervals),
+        effective_placebos=float(opinion.placebos),
+    )
+
+
+def placebo_record(money: MoneyImpact) -> PlaceboRecord | None:
+    """Return how the method did on the shop's own past, with what it finds in each past window."""
+    if money.record is None or money.net is None:
+        return None
+    record, placebos, estimate = money.record, money.net.placebos, money.net.estimate
+    # The figure of the report is corrected by the placebos' mean error; they must be, too, to stand beside it.
+    shift = (estimate.expected_minor - estimate.forecast_minor) / estimate.scale_minor
+    expected = (placebos["expected_minor"] + shift * placebos["scale_minor"]).clip(lower=0)
+    return PlaceboRecord(
+        windows=record.windows,
+        held=tuple((one.level, one.held) for one in record.coverage),
+        false_claims=record.false_claims,
+        bias=record.bias,
+        warning=record.warning,
+        errors_minor=tuple(float(one) for one in expected - placebos["observed_minor"]),
     )
 
 

@@ -242,6 +242,27 @@ class Loss:
 
 
 @dataclass(frozen=True)
+class PlaceboRecord:
+    """How often the method was right on this shop's own past: windows in which nothing happened.
+
+    Attributes:
+        windows: past windows judged, each as long as the net window and by what was known before it.
+        held: level of the interval and the windows it held.
+        false_claims: windows in which the 95 % interval would have claimed a loss.
+        bias: expected minus observed over all of them, as a share of what was observed.
+        warning: what is off, in words; empty where the intervals hold what they promise.
+        errors_minor: the loss that the estimate finds in each past window, where the windows are known.
+    """
+
+    windows: int
+    held: tuple[tuple[float, int], ...]
+    false_claims: int
+    bias: float
+    warning: str = ""
+    errors_minor: tuple[float, ...] = ()
+
+
+@dataclass(frozen=True)
 class HourPoint:
     """One hour of the revenue chart. `low_minor` and `high_minor`: the hour's own 95 % band, None: no band."""
 
@@ -483,6 +504,7 @@ class ReviewContent:
 
     Attributes:
         loss: None where it could not be estimated; `loss_missing_because` then says why.
+        record: the method on this shop's own past; None where too few windows can say.
         impact_lines: lines beside those that follow from `messages`, `data` and `outage`, which are always shown.
         hours: the revenue series of the chart, oldest first.
         changes: what changed since the version before; empty in the first.
@@ -496,6 +518,7 @@ class ReviewContent:
     messages: MessageCounts
     loss: Loss | None = None
     loss_missing_because: str = ""
+    record: PlaceboRecord | None = None
     impact_lines: tuple[ImpactLine, ...] = ()
     campaigns: tuple[CampaignRow, ...] = ()
     hours: tuple[HourPoint, ...] = ()

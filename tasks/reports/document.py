@@ -22,8 +22,8 @@ from tasks.pages import (
     Section,
     Table,
 )
-from tasks.reports.charts import draw_loss, draw_revenue
-from tasks.reports.content import ReviewContent
+from tasks.reports.charts import draw_loss, draw_placebos, draw_revenue
+from tasks.reports.content import Loss, ReviewContent
 from tasks.reports.words import (
     NOT_KNOWN,
     bottom_line,
@@ -88,6 +88,9 @@ def compose(content: ReviewContent, version: int) -> Document:
         good=settled,
         notice="Simulated times: this report comes from a drill on a driven clock."
         if header.simulated
+        else "",
+        warning=f"{content.record.warning}. The last part of the appendix shows it."
+        if content.record and content.record.warning
         else "",
         facts=facts,
         lines=tuple(bottom_line(content)),
@@ -297,9 +300,10 @@ def _money(content: ReviewContent) -> Iterable[Block]:
         "deferred": "Came later (deferred)",
         "net": "Net loss",
         "unaided": "Net loss, without the control",
+        "second": "Net loss, second opinion",
         "during": "While it lasted",
     }
-    for one in (loss.gross, loss.deferred, loss.net, loss.unaided, loss.during):
+    for one in (loss.gross, loss.deferred, loss.net, loss.second, loss.unaided, loss.during):
         if one is not None:
             rows.append(
                 (
@@ -346,12 +350,58 @@ def _money(content: ReviewContent) -> Iterable[Block]:
         basis.append(f"control: {loss.net.control}")
     if basis:
         yield Paragraph("; ".join(basis) + ".", "Basis")
+    yield _second_opinion(loss)
+    yield from _came_back(loss, currency)
     *words, meaning = explain_loss(loss, currency)
     for lead, text in words:
         yield Paragraph(text, lead)
     if cautions := say_cautions(loss, currency):
         yield Bullets("Cautions", tuple(cautions))
     yield Paragraph(meaning[1], meaning[0])
+
+
+def _second_opinion(loss: Loss) -> Paragraph:
+    if loss.second is None:
+        text = "None: it needs statsmodels (pip install 'mailstay[second-opinion]') and 39 past windows."
+        return Paragraph(text, "Second opinion")
+    return Paragraph(
+        "A structural time series (level, day and week in state space) of the revenue alone, without control and send "
+        f"plan. Its own 95 % interval was made {loss.stretched or 1:.1f} times as wide, so that it holds in "
+        f"{loss.second.effective_placebos or 0:.0f} past windows of this shop. It stands beside the estimate and is "
+        "never mixed into it.",
+        "Second opinion",
+    )
+
+
+def _came_back(loss: Loss, currency: str) -> Iterable[Block]:
+    """Deferred revenue in two ways and their difference; nothing is added up from both."""
+    if loss.returned_minor is None:
+        return
+    floor = loss.net.noise_floor_minor
+    noise = f"; chance alone moves it by about {say_money(floor / 2, currency)} either way" if floor else ""
+    rows = (
+        (
+            "Order by order (deferred)",
+            loss.deferred_minor,
+            "orders that late messages brought, counted one by one: the figure that is used",
+        ),
+        (
+            "Seen from above (returned)",
+            loss.returned_minor,
+            "loss while it lasted minus net loss: a check, far less certain",
+        ),
+        (
+            "Difference",
+            loss.deferred_minor - loss.returned_minor,
+            "above zero, pulled forward: late orders in place of others that would have come anyway; below zero: what "
+            f"came back without a message{noise}",
+        ),
+    )
+    yield Table(
+        (Heading("What came later"), Heading("Amount", True), Heading("How it is known")),
+        tuple((Cell(name), Cell(say_money(minor, currency)), Cell(known)) for name, minor, known in rows),
+        "Deferred and pulled forward",
+    )
 
 
 def _timeline(content: ReviewContent) -> Iterable[Block]:
@@ -622,6 +672,55 @@ def _appendix(content: ReviewContent) -> Iterable[Block]:
         "Tables",
     )
     yield Bullets("Glossary", _GLOSSARY)
+    yield from _record(content)
+
+
+def _record(content: ReviewContent) -> Iterable[Block]:
+    """How often the intervals were right in this shop's own past."""
+    record, loss, currency = content.record, content.loss, content.header.currency
+    title = "How often the intervals were right in this shop's own past"
+    if record is None or loss is None:
+        yield Paragraph("Too few past windows have a past of their own to judge the intervals by.", title)
+        return
+    windows = record.windows
+    held = [
+        (
+            f"{say_percent(level)} interval held",
+            say_percent(count / windows, 1),
+            f"{count:,} of {windows:,} windows; promised {say_percent(level)}",
+        )
+        for level, count in record.held
+    ]
+    others = [
+        (
+            "False claims of a loss",
+            say_percent(record.false_claims / windows, 1),
+            f"{record.false_claims:,} of {windows:,} windows at 95 %; promised {say_percent(0.025, 1)}",
+        ),
+        (
+            "Bias",
+            say_percent(record.bias, 1),
+            "expected minus observed over all of them, of what was observed; above zero: losses look too large",
+        ),
+    ]
+    yield Table(
+        (Heading("Past windows"), Heading("Result", True), Heading("Counted")),
+        tuple((Cell(name), Cell(result), Cell(counted)) for name, result, counted in held + others),
+        title,
+    )
+    yield Paragraph(
+        f"{plural(windows, 'past window')} of {loss.net.hours:.0f} h in which nothing happened, each judged by what "
+        "was known before it. A level is off, and the head of this report says so, where chance would let it hold so few "
+        "less than once in 100 (one-sided binomial test; windows that overlap count once).",
+        "Rule",
+    )
+    yield Paragraph(f"{record.warning or 'No level is off'}.", "Verdict")
+    if len(record.errors_minor) > 1:
+        yield Chart(
+            draw_placebos(list(record.errors_minor), loss.net.loss_minor, currency),
+            "What the estimate finds in past windows in which nothing happened, all corrected by the same mean error, "
+            "and this outage.",
+        )
 
 
 def _changes(content: ReviewContent) -> tuple[Block, ...]:

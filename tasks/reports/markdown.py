@@ -32,6 +32,8 @@ def _render(document: Document, most_rows: int) -> str:
     ]
     if document.notice:
         out += [f"> {_escape(document.notice)}", ""]
+    if document.warning:
+        out += [f"> **Read with care.** {_escape(document.warning)}", ""]
     out += [" · ".join(f"{_escape(name)}: {_escape(value)}" for name, value in document.facts), ""]
     out += ["## Bottom line", ""]
     out += [f"- **{_escape(lead)}.** {_escape(text)}" for lead, text in document.lines] + [""]

@@ -173,7 +173,7 @@ def _loss(content: ReviewContent) -> Iterator[Row]:
     if content.loss is None:
         return
     loss = content.loss
-    for one in (loss.gross, loss.deferred, loss.net, loss.during, loss.unaided):
+    for one in (loss.gross, loss.deferred, loss.net, loss.during, loss.unaided, loss.second):
         if one is None:
             continue
         base = {
@@ -200,6 +200,21 @@ def _loss(content: ReviewContent) -> Iterator[Row]:
                 "low_minor": bounds.low_minor,
                 "high_minor": bounds.high_minor,
             }
+
+
+def _record(content: ReviewContent) -> Iterator[Row]:
+    record = content.record
+    if record is None:
+        return
+    for level, held in record.held:
+        yield {
+            "level": level,
+            "held": held,
+            "windows": record.windows,
+            "false_claims": record.false_claims,
+            "bias": record.bias,
+            "warning": record.warning,
+        }
 
 
 def _series(content: ReviewContent) -> Iterator[Row]:
@@ -429,7 +444,8 @@ TABLES: tuple[TableSpec, ...] = (
                 "statistic",
                 "text",
                 "`net`: outage and recovery in one; `deferred`: what late messages brought; "
-                "`gross` = `net` + `deferred`; `during`: the outage alone; `unaided`: `net` without the control",
+                "`gross` = `net` + `deferred`; `during`: the outage alone; `unaided`: `net` without the control; "
+                "`second`: `net` by another method, never mixed into it",
             ),
             Column("window_start", "time", "first moment of the window"),
             Column("window_end", "time", "end of the window (excluded)"),
@@ -460,6 +476,21 @@ TABLES: tuple[TableSpec, ...] = (
             Column("scale_minor", "number", "size of an ordinary error of this window"),
         ),
         _loss,
+    ),
+    TableSpec(
+        "record",
+        "one level of the interval on the shop's own past windows in which nothing happened",
+        (
+            Column("level", "number", "probability that the interval promises"),
+            Column("held", "count", "windows that it held, each judged by what was known before it"),
+            Column("windows", "count", "windows judged"),
+            Column("false_claims", "count", "windows in which the 95 % interval would have claimed a loss"),
+            Column(
+                "bias", "number", "expected minus observed over all windows, as a share of what was observed"
+            ),
+            Column("warning", "text", "what is off; empty: nothing"),
+        ),
+        _record,
     ),
     TableSpec(
         "placebos",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -28,6 +29,7 @@ from tasks.reports import (
     MetricRow,
     ObjectiveRow,
     Outage,
+    PlaceboRecord,
     ReputationRow,
     ReviewContent,
     TimelineRow,
@@ -113,7 +115,30 @@ def content() -> ReviewContent:
             "Approve a second provider for time-critical sends (decision of the head of marketing).",
         ),
         messages=MessageCounts(due=2840, delayed=1904, on_time=31, suppressed=17, dropped=888, unknown=6),
-        loss=Loss(gross, net, deferred, attributed_minor=402_000, attribution_model="last click, 5 days"),
+        loss=Loss(
+            gross,
+            net,
+            deferred,
+            second=replace(
+                net,
+                statistic="second",
+                loss_minor=98_000,
+                observed_minor=1_286_000,
+                expected_minor=1_384_000,
+                effective_placebos=91.0,
+            ),
+            stretched=1.3,
+            returned_minor=150_000,
+            attributed_minor=402_000,
+            attribution_model="last click, 5 days",
+        ),
+        record=PlaceboRecord(
+            120,
+            ((0.5, 58), (0.8, 97), (0.95, 114)),
+            3,
+            0.012,
+            errors_minor=tuple(200_000 * math.sin(1.7 * one) for one in range(120)),
+        ),
         impact_lines=(
             ImpactLine("Webhooks lost", 412, "events", "receipts against the event log"),
             ImpactLine("Unsubscribe requests refused", 0, "requests", "the shop's consent requests"),

@@ -212,6 +212,56 @@ def test_an_extrapolated_interval_establishes_nothing(content: ReviewContent, tm
     assert "a loss is likely, not established" in page
 
 
+def test_the_record_on_the_shops_own_past_is_shown_with_its_rule(written: WrittenReport) -> None:
+    page = text_of(written.html.read_text())
+    appendix = page.split("How often the intervals were right in this shop's own past")[1]
+    assert "50 % interval held 48.3 % 58 of 120 windows; promised 50 %" in appendix
+    assert "95 % interval held 95.0 % 114 of 120 windows; promised 95 %" in appendix
+    assert "False claims of a loss 2.5 % 3 of 120 windows" in appendix
+    assert "Bias 1.2 %" in appendix
+    assert "one-sided binomial test" in appendix
+    assert "No level is off." in appendix
+    assert "Read with care" not in page
+    assert [(one["level"], one["held"]) for one in rows(written.tables["record"])] == [
+        (0.5, 58),
+        (0.8, 97),
+        (0.95, 114),
+    ]
+
+
+def test_a_record_that_is_off_is_said_at_the_top_of_page_and_markdown(
+    content: ReviewContent, tmp_path: Path
+) -> None:
+    assert content.record
+    off = replace(content, record=replace(content.record, warning="On this shop's own past <b>70%</b>"))
+    written = write_report(off, tmp_path)
+    page = text_of(written.html.read_text())
+    assert page.index("Read with care. On this shop's own past <b>70%</b>.") < page.index("Bottom line")
+    markdown = written.markdown.read_text()
+    assert markdown.index("Read with care") < markdown.index("## Bottom line")
+
+
+def test_the_second_opinion_stands_beside_and_moves_nothing(
+    content: ReviewContent, written: WrittenReport, tmp_path: Path
+) -> None:
+    assert content.loss
+    page = text_of(written.html.read_text())
+    assert "Net loss, second opinion" in page
+    assert "1.3 times as wide, so that it holds in 91 past windows" in page
+    without = write_report(replace(content, loss=replace(content.loss, second=None)), tmp_path / "without")
+    assert "None: it needs statsmodels" in text_of(without.html.read_text())
+    lines = re.compile(r'<dl class="lines">.*?</dl>', re.S)
+    assert lines.findall(written.html.read_text()) == lines.findall(without.html.read_text())
+
+
+def test_deferred_stands_beside_what_is_seen_from_above_with_their_difference(written: WrittenReport) -> None:
+    page = text_of(written.html.read_text())
+    assert "Order by order (deferred) £1,860" in page
+    assert "Seen from above (returned) £1,500" in page
+    assert "Difference £360 above zero, pulled forward" in page
+    assert "chance alone moves it by about £2,700 either way" in page
+
+
 def test_a_date_never_breaks_over_two_lines_and_stays_escaped(content: ReviewContent, tmp_path: Path) -> None:
     dated = replace(content, outage=replace(content.outage, affected="<b>Sale 2011-11-17</b>"))
     page = write_report(dated, tmp_path).html.read_text()
@@ -318,6 +368,6 @@ def test_the_page_never_scrolls_sideways_and_asks_for_nothing(
         )
         browser.close()
     assert wide[0] <= wide[1]
-    assert shown == 2
+    assert shown == 3
     assert said == []
     assert asked == [written.html.as_uri()]
