@@ -710,8 +710,8 @@ def _record(content: ReviewContent) -> Iterable[Block]:
     )
     yield Paragraph(
         f"{plural(windows, 'past window')} of {loss.net.hours:.0f} h in which nothing happened, each judged by what "
-        "was known before it. A level is off, and the head of this report says so, where chance would let it hold so few "
-        "less than once in 100 (one-sided binomial test; windows that overlap count once).",
+        "was known before it. A level is off, and the head of this report says so, where chance would let it hold so "
+        "few less than once in 100 (one-sided binomial test; windows that overlap count once).",
         "Rule",
     )
     yield Paragraph(f"{record.warning or 'No level is off'}.", "Verdict")
