@@ -18,6 +18,7 @@ import typer
 from flows.cli import show
 from flows.cli.actions import actions
 from flows.cli.options import JsonOption, NameOption, PlanOption
+from flows.cli.reports import report
 from tasks.core import (
     MailstayError,
     UsageError,
@@ -51,6 +52,7 @@ app.add_typer(snapshots, name="snapshots")
 app.add_typer(checks, name="checks")
 app.add_typer(incidents, name="incidents")
 app.add_typer(actions, name="actions")
+app.add_typer(report, name="report")
 providers = typer.Typer(help="What each kind of e-mail provider can do, and how.", no_args_is_help=True)
 app.add_typer(plan, name="plan")
 app.add_typer(providers, name="providers")

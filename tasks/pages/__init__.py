@@ -14,6 +14,7 @@ from tasks.pages.blocks import (
     Table,
 )
 from tasks.pages.drawing import COLOURS, NARROW, WIDE, Drawing, draw, png_of
+from tasks.pages.keeping import keep_page, kept_page
 from tasks.pages.rendering import render_html
 
 __all__ = [
@@ -33,6 +34,8 @@ __all__ = [
     "Section",
     "Table",
     "draw",
+    "keep_page",
+    "kept_page",
     "png_of",
     "render_html",
 ]

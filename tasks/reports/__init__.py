@@ -34,6 +34,7 @@ from tasks.reports.content import (
     TimelineRow,
     with_noise_band,
 )
+from tasks.reports.documents import export_docx
 from tasks.reports.errors import ReportError
 from tasks.reports.followup import FollowUp, Reminder, follow_up, reminder, say_due
 from tasks.reports.writing import WrittenReport, write_report
@@ -69,6 +70,7 @@ __all__ = [
     "ReviewContent",
     "TimelineRow",
     "WrittenReport",
+    "export_docx",
     "follow_up",
     "reminder",
     "say_due",

@@ -620,9 +620,9 @@ def _affected(figures: Figures) -> str:
     table = figures.messages.campaigns
     table = table[(table["due"] > 0) | (table["unknown"] > 0)]
     if not len(table):
-        return "no campaign was due"
+        return "No campaign was due."
     names = ", ".join(str(one) for one in table["name"])
-    return f"{plural(len(table), 'campaign')}: {names}"
+    return f"{plural(len(table), 'campaign')}: {names}."
 
 
 def _decision(figures: Figures) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -209,29 +210,36 @@ def _loss(rows: list[Estimate], currency: str, width: int, widest: str) -> altai
 def _placebos(errors: list[float], loss: int, currency: str, width: int) -> altair.TopLevelMixin:
     import altair as alt
 
-    wide = width >= WIDE
-    axis = _money_axis(currency, title="Loss that the estimate finds", tickCount=6 if wide else 3)
-    bars = (
-        alt.Chart(_rows([{"value": one} for one in errors], currency))
-        .mark_bar(color=COLOURS["usual"])
-        .encode(
-            x=alt.X("value:Q", bin=alt.Bin(maxbins=40 if wide else 22), axis=axis),
-            y=alt.Y("count()", title="Past windows", axis=alt.Axis(tickCount=4, tickMinStep=1)),
-        )
-    )
-    here = alt.Chart(_rows([{"value": loss}], currency)).encode(x="value:Q")
-    text = here.mark_text(
+    low, high = min(errors), max(errors)
+    bins = 24 if width >= WIDE else 14
+    size = max((high - low) / bins, 1.0)
+    counted = Counter(min(int((one - low) / size), bins - 1) for one in errors)
+    columns = [
+        {"value": low + at * size, "high": low + (at + 1) * size, "windows": count}
+        for at, count in sorted(counted.items())
+    ]
+    axis = _money_axis(currency, title="Loss that the estimate finds", tickCount=8 if width >= WIDE else 4)
+    x = alt.X("value:Q", axis=axis, scale=alt.Scale(nice=True, zero=True))
+    y = alt.Y("windows:Q", title="Past windows", axis=alt.Axis(tickCount=4, tickMinStep=1))
+    here = alt.Chart(_rows([{"value": loss}], currency)).encode(x=x)
+    beyond = loss > (low + high) / 2
+    label = here.mark_text(
         text="this outage",
-        align="left",
-        baseline="bottom",
-        dx=5,
+        align="right" if beyond else "left",
+        dx=-6 if beyond else 6,
+        baseline="top",
         fontSize=12.5,
         fontWeight=600,
         color=COLOURS["loss"],
     )
-    return alt.layer(
-        bars, here.mark_rule(color=COLOURS["loss"], strokeWidth=2), text.encode(y=alt.value(0))
+    layers: altair.LayerChart = alt.layer(
+        alt.Chart(_rows(columns, currency))
+        .mark_bar(color=COLOURS["usual"], stroke=COLOURS["paper"], strokeWidth=0.5)
+        .encode(x=x, x2="high:Q", y=y),
+        here.mark_rule(color=COLOURS["loss"], strokeWidth=2),
+        label.encode(y=alt.value(2)),
     ).properties(width=width - _MARGIN - 30, height=150)
+    return layers
 
 
 def _rows(rows: list[dict[str, Any]], currency: str) -> altair.Data:

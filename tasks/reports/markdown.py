@@ -25,33 +25,32 @@ def render_markdown(document: Document) -> str:
 
 def _render(document: Document, most_rows: int) -> str:
     out = [
-        f"# {_escape(document.title)}",
+        f"# {escape(document.title)}",
         "",
-        f"{_escape(document.kicker)}. **{_escape(document.standing)}**",
+        f"{escape(document.kicker)}. **{escape(document.standing)}**",
         "",
     ]
     if document.notice:
-        out += [f"> {_escape(document.notice)}", ""]
+        out += [f"> {escape(document.notice)}", ""]
     if document.warning:
-        out += [f"> **Read with care.** {_escape(document.warning)}", ""]
-    out += [" · ".join(f"{_escape(name)}: {_escape(value)}" for name, value in document.facts), ""]
+        out += [f"> **Read with care.** {escape(document.warning)}", ""]
+    out += [" · ".join(f"{escape(name)}: {escape(value)}" for name, value in document.facts), ""]
     out += ["## Bottom line", ""]
-    out += [f"- **{_escape(lead)}.** {_escape(text)}" for lead, text in document.lines] + [""]
+    out += [f"- **{escape(lead)}.** {escape(text)}" for lead, text in document.lines] + [""]
     out += ["| | | |", "|---|---:|---|"]
     out += [
-        f"| {_escape(one.label)} | **{_escape(one.value)}** | {_escape(one.note)} |"
-        for one in document.figures
+        f"| {escape(one.label)} | **{escape(one.value)}** | {escape(one.note)} |" for one in document.figures
     ]
     for number, section in enumerate(document.sections, 1):
-        out += ["", f"## {number}. {_escape(section.title)}", ""]
+        out += ["", f"## {number}. {escape(section.title)}", ""]
         for block in section.blocks:
             if isinstance(block, Paragraph):
-                out += [(f"**{_escape(block.lead)}.** " if block.lead else "") + _escape(block.text), ""]
+                out += [(f"**{escape(block.lead)}.** " if block.lead else "") + escape(block.text), ""]
             elif isinstance(block, Bullets):
-                out += [f"**{_escape(block.title)}**", "", *(f"- {_escape(one)}" for one in block.items), ""]
+                out += [f"**{escape(block.title)}**", "", *(f"- {escape(one)}" for one in block.items), ""]
             elif isinstance(block, Code):
                 out += [
-                    f"**{_escape(block.name)}**",
+                    f"**{escape(block.name)}**",
                     "",
                     *(f"    {line}" for line in block.text.splitlines()),
                     "",
@@ -59,9 +58,9 @@ def _render(document: Document, most_rows: int) -> str:
             elif isinstance(block, Chart):
                 image = base64.b64encode(block.drawing.wide.encode()).decode()
                 out += [
-                    f"![{_escape(block.drawing.alt)}](data:image/svg+xml;base64,{image})",
+                    f"![{escape(block.drawing.alt)}](data:image/svg+xml;base64,{image})",
                     "",
-                    _escape(block.caption),
+                    escape(block.caption),
                     "",
                 ]
             else:
@@ -70,11 +69,11 @@ def _render(document: Document, most_rows: int) -> str:
 
 
 def _table(table: Table, most_rows: int) -> list[str]:
-    out = [f"**{_escape(table.title)}**", ""] if table.title else []
-    out.append("| " + " | ".join(_escape(one.title) for one in table.headings) + " |")
+    out = [f"**{escape(table.title)}**", ""] if table.title else []
+    out.append("| " + " | ".join(escape(one.title) for one in table.headings) + " |")
     out.append("|" + "|".join("---:" if one.numeric else "---" for one in table.headings) + "|")
     for row in table.rows[:most_rows]:
-        cells = [_escape(one.text) + (f" ({_escape(one.note)})" if one.note else "") for one in row]
+        cells = [escape(one.text) + (f" ({escape(one.note)})" if one.note else "") for one in row]
         out.append("| " + " | ".join(cells) + " |")
     left = len(table.rows) - most_rows
     return [
@@ -84,5 +83,6 @@ def _table(table: Table, most_rows: int) -> list[str]:
     ]
 
 
-def _escape(text: str) -> str:
+def escape(text: str) -> str:
+    """Return a text on one line in which nothing is Markdown."""
     return _SPECIAL.sub(r"\\\1", " ".join(text.split()))

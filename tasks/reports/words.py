@@ -244,8 +244,17 @@ def _money_line(content: ReviewContent, currency: str) -> str:
     back = f"; {say_percent(share)} of the gross loss came later" if share is not None else ""
     bounds = loss.net.bounds(SIGNIFICANCE_LEVEL)
     within = f" ({say_level(loss.net)} {say_bounds(loss.net, currency)})" if bounds else ""
-    doubt = " The interval includes zero." if bounds and includes_zero(loss.net) else ""
-    return f"Net loss {say_money(loss.net.loss_minor, currency)}{within}{back}.{doubt}"
+    said = f"Net loss {say_money(loss.net.loss_minor, currency)}{within}{back}."
+    if bounds is None:
+        return said
+    if includes_zero(loss.net):
+        idle = content.messages.due == 0 and content.messages.unknown == 0
+        return f"{said} The interval includes zero" + (
+            ", and no message was due: nothing points to a loss." if idle else ": no loss is established."
+        )
+    if bounds.low_minor > 0:
+        return f"{said} A loss is {'likely, not established' if loss.net.low_confidence else 'established'}."
+    return f"{said} More came in than was to be expected."
 
 
 def _meaning(loss: Loss, currency: str) -> str:

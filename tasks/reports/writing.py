@@ -11,13 +11,17 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from tasks.core import crash_point, create_file, mask_addresses
-from tasks.pages import render_html
+from tasks.pages import keep_page, render_html
 from tasks.reports.content import ChangeRow, ReviewContent
 from tasks.reports.document import compose
 from tasks.reports.errors import ReportError
 from tasks.reports.markdown import render_markdown
 from tasks.reports.tables import build_tables, describe_tables
+from tasks.reports.updates import updates
 from tasks.reports.words import say_money, say_percent
+
+KEPT = "page.json"
+"""The page of a version as it was composed: every other form is rendered from it."""
 
 _VERSION = re.compile(r"v(\d{2,})")
 _INCIDENT = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
@@ -147,7 +151,7 @@ def changes_since(before: Path, content: ReviewContent) -> tuple[ChangeRow, ...]
 
     old = {
         name: pq.ParquetFile(before / "tables" / f"{name}.parquet").read().to_pylist()
-        for name in ("report", "loss", "data_loss")
+        for name in ("report", "loss", "data_loss", "reputation")
     }
     new = {name: table.to_pylist() for name, table in build_tables(content, 0).items() if name in old}
     then, now = _headline(old), _headline(new)
@@ -162,7 +166,10 @@ def _headline(tables: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
     report = tables["report"][0]
     currency = report["currency"]
     said = {"standing": str(report["settlement"]), "data complete": say_percent(report["completeness"])}
-    for name in ("due", "delayed", "on_time", "suppressed", "dropped", "unknown", "duplicated"):
+    for name in (
+        "due", "delayed", "on_time", "suppressed", "dropped", "unknown", "duplicated", "after_latest_useful",
+        "to_opted_out",
+    ):  # fmt: skip
         said[f"messages {name.replace('_', ' ')}"] = f"{report[name]:,}"
     for row in tables["loss"]:
         if row["statistic"] not in ("gross", "deferred", "net"):
@@ -171,6 +178,11 @@ def _headline(tables: dict[str, list[dict[str, Any]]]) -> dict[str, str]:
         if row["level"] == 0.95:
             low, high = say_money(row["low_minor"], currency), say_money(row["high_minor"], currency)
             said[f"{row['statistic']} loss, interval"] = f"{low} to {high}"
+    for row in tables["reputation"]:
+        if row["count"] is not None:
+            said[f"{row['rate'].replace('_', ' ')} of the catch-up"] = (
+                f"{row['count']:,} of {row['messages']:,}"
+            )
     if tables["data_loss"]:
         said["rows at risk"] = f"{sum(row['at_risk'] or 0 for row in tables['data_loss']):,}"
         said["rows lost"] = (
@@ -190,6 +202,10 @@ def _write_version(content: ReviewContent, version: int, folder: Path) -> None:
     document = compose(content, version)
     (folder / "report.html").write_text(render_html(document), encoding="utf-8")
     (folder / "report.md").write_text(render_markdown(document), encoding="utf-8")
+    keep_page(document, folder / KEPT)
+    (folder / "updates").mkdir()
+    for circle, text in updates(content, version).items():
+        (folder / "updates" / f"{circle}.md").write_text(text, encoding="utf-8")
 
 
 def _fill_dataset(home: Path, incident: str, dataset: Path) -> dict[int, dict[str, Path]]:
