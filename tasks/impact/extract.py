@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import pandas as pd
 
 if TYPE_CHECKING:
@@ -101,9 +102,12 @@ def read_evidence(
 def sends_of(attempts: pd.DataFrame, campaigns: pd.DataFrame, *, before: datetime) -> pd.DataFrame:
     """Return what was sent before a moment, by hours: `sent_at`, `kind`, `campaign_id`, `messages`."""
     sent = attempts[(attempts["outcome"] == "accepted") & (attempts["attempted_at"] < pd.Timestamp(before))]
-    sent = sent.merge(campaigns[["campaign_id", "kind"]], on="campaign_id")
-    sent = sent.assign(sent_at=sent["attempted_at"].dt.floor("h"))
-    return sent.groupby(["sent_at", "kind", "campaign_id"]).size().rename("messages").reset_index()
+    hourly = sent.groupby([sent["attempted_at"].dt.floor("h").rename("sent_at"), "campaign_id"]).size()
+    named = (
+        hourly.rename("messages").reset_index().merge(campaigns[["campaign_id", "kind"]], on="campaign_id")
+    )
+    named = named.sort_values(["sent_at", "kind", "campaign_id"], ignore_index=True)
+    return named[["sent_at", "kind", "campaign_id", "messages"]]
 
 
 def reactions_of(
@@ -162,7 +166,8 @@ def _originals(connection: duckdb.DuckDBPyConnection, esp: str) -> dict[int, int
 def _attempts(connection: duckdb.DuckDBPyConnection, shop: str, originals: Mapping[int, int]) -> pd.DataFrame:
     attempts = _utc(
         connection.execute(
-            "SELECT campaign_id, subscriber_id, outcome, attempted_at FROM canonical.messages"
+            "SELECT campaign_id, subscriber_id, attempted_at, outcome::"
+            "ENUM('accepted', 'bounced', 'unknown', 'not_attempted') AS outcome FROM canonical.messages"
         ).df()
     )
     copies = connection.execute(
@@ -175,9 +180,14 @@ def _attempts(connection: duckdb.DuckDBPyConnection, shop: str, originals: Mappi
         ).df()
         heard["campaign_id"] = heard["campaign_id"].map(lambda one: originals.get(one, one))
         copies = pd.concat([copies, heard])
-    times = copies.drop_duplicates().groupby(["campaign_id", "subscriber_id"]).size().rename("copies")
-    attempts = attempts.merge(times.reset_index(), on=["campaign_id", "subscriber_id"], how="left")
-    attempts["copies"] = attempts["copies"].fillna(1).astype("int64")
+    keys = ["campaign_id", "subscriber_id"]
+    copies = copies.drop_duplicates()
+    twice = copies[copies.duplicated(keys, keep=False)].groupby(keys).size().rename("copies")
+    attempts["copies"] = np.int16(1)
+    if len(twice):
+        some = attempts.loc[attempts["campaign_id"].isin(twice.index.get_level_values("campaign_id")), keys]
+        counted = some.join(twice, on=keys)["copies"].dropna()
+        attempts.loc[counted.index, "copies"] = counted.astype("int16")
     return attempts
 
 

@@ -108,8 +108,11 @@ def measure_messages(
         messages_per_minute: the provider's speed.
         held: campaigns that the recovery found unfinished and held.
     """
-    everyone = _everyone(campaigns, attempts, audiences, opt_outs, messages_per_minute, until)
     start, restored = pd.Timestamp(impact_started_at), pd.Timestamp(restored_at)
+    # A campaign that was over long before has nothing to count, but most of the log.
+    alive = attempts.loc[~(attempts["attempted_at"] < start - SHORT_SCOPE), "campaign_id"]
+    mine = attempts[attempts["campaign_id"].isin({*alive, *audiences["campaign_id"]})]
+    everyone = _everyone(campaigns, mine, audiences, opt_outs, messages_per_minute, until)
     unknown = everyone["outcome"] == "unknown"
     before = everyone["attempted_at"] < start
     unwanted = everyone["requested_at"] < everyone["planned_at"]

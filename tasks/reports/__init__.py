@@ -31,6 +31,7 @@ from tasks.reports.content import (
     PlaceboRecord,
     ReputationRow,
     ReviewContent,
+    SimilarRow,
     TimelineRow,
     with_noise_band,
 )
@@ -68,6 +69,7 @@ __all__ = [
     "ReportError",
     "ReputationRow",
     "ReviewContent",
+    "SimilarRow",
     "TimelineRow",
     "WrittenReport",
     "export_docx",

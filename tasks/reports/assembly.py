@@ -48,11 +48,13 @@ from tasks.reports.content import (
     PlaceboRecord,
     ReputationRow,
     ReviewContent,
+    SimilarRow,
     Statistic,
     TimelineRow,
     with_noise_band,
 )
 from tasks.reports.findings import NewItem
+from tasks.reports.prevention import similar_rows
 from tasks.reports.words import rows_at_risk as rows_at_risk_in_all
 from tasks.reports.words import rows_lost as rows_lost_in_all
 from tasks.reports.words import say_bounds, say_level, say_money, say_time
@@ -188,14 +190,23 @@ def assemble(case: Case, figures: Figures) -> ReviewContent:
             )
             for one in facts.action_items
         ),
-        similar_incidents=tuple(
-            f"{one.id}: {one.summary} ({one.provider}, {one.cause_class.replace('_', ' ')}, {one.state})"
-            for one in facts.similar
-        ),
+        similar_incidents=_similar(case),
         cause=_cause(case),
         appendix=_appendix(case, figures),
         basis=_basis(figures),
     )
+
+
+def _similar(case: Case) -> tuple[SimilarRow, ...]:
+    """Similar incidents that were known when this one began: a later one could have taught nothing."""
+    began, facts = case.impact_started_at, case.facts
+    before = [one for one in facts.similar if one.timestamps.get("declared_at", began) < began]
+    return similar_rows(facts.incident, began, before, facts.similar_items)
+
+
+def missed_lessons(case: Case) -> list[LessonRow]:
+    """Return what earlier incidents had left to do and would have helped: it went poorly."""
+    return [LessonRow("poorly", f"{one.id}: {left}.") for one in _similar(case) for left in one.left]
 
 
 def _no_loss(case: Case, money: MoneyImpact) -> str:

@@ -6,9 +6,12 @@ the last valid snapshots before the impact say what a restore would have given. 
 
 from __future__ import annotations
 
+import os
+import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from tasks.comms import Told
@@ -31,6 +34,9 @@ from tasks.snapshots import SnapshotInfo, Store, canonical_views, connect
 if TYPE_CHECKING:
     import duckdb
 
+_MEMORY = "400MiB"
+"""What DuckDB may keep in memory; a log of ten million messages is sorted on disk."""
+
 
 @dataclass(frozen=True)
 class JournalFacts:
@@ -49,6 +55,7 @@ class JournalFacts:
     metrics: tuple[Metric, ...]
     action_items: tuple[ActionItem, ...]
     similar: tuple[Incident, ...]
+    similar_items: tuple[ActionItem, ...]
     ledgers: Mapping[int, Mapping[str, Any]]
     restored_at: datetime | None
     unknown_file: str
@@ -138,6 +145,14 @@ def read_facts(journal: Journal, incident_id: str) -> JournalFacts:
         incident = over[-1]
     restored = (journal.get_state(f"recover/{incident.id}/restored") or {}).get("at")
     unknown = journal.get_state(f"recover/{incident.id}/unknown") or {}
+    similar = tuple(
+        one
+        for one in journal.incidents()
+        if one.id != incident.id
+        and one.state not in ("canceled", "merged")
+        and (one.provider == incident.provider or one.cause_class == incident.cause_class)
+    )
+    known = {one.id for one in similar}
     ledgers = (journal.get_state(f"ledger/{incident.id}") or {"campaigns": {}})["campaigns"]
     return JournalFacts(
         incident=incident,
@@ -147,13 +162,8 @@ def read_facts(journal: Journal, incident_id: str) -> JournalFacts:
         communications=tuple(journal.communications(incident.id)),
         metrics=tuple(journal.metrics(incident.id)),
         action_items=tuple(journal.action_items(incident.id)),
-        similar=tuple(
-            one
-            for one in journal.incidents()
-            if one.id != incident.id
-            and one.state not in ("canceled", "merged")
-            and (one.provider == incident.provider or one.cause_class == incident.cause_class)
-        ),
+        similar=similar,
+        similar_items=tuple(one for one in journal.action_items() if one.incident_id in known),
         ledgers={int(key): value for key, value in ledgers.items()},
         restored_at=datetime.fromisoformat(restored).astimezone(UTC) if restored else None,
         unknown_file=str(unknown.get("path", "")) if unknown.get("people") else "",
@@ -259,7 +269,10 @@ def _connect(
 ) -> duckdb.DuckDBPyConnection:
     wanted = {f"after_{name}": info.snapshot_id for name, info in after.items()}
     wanted |= {f"before_{name}": info.snapshot_id for name, info in before.items() if info}
-    return connect(store, wanted)
+    connection = connect(store, wanted)
+    spill = Path(tempfile.gettempdir()) / f"mailstay-review-{os.getpid()}.spill"
+    connection.execute(f"SET memory_limit = '{_MEMORY}'; SET temp_directory = '{spill}'; SET threads = 2")
+    return connection
 
 
 def _evidence(
@@ -301,8 +314,6 @@ def _evidence(
 
 def _audiences(facts: JournalFacts) -> Any:
     """The audiences that the recovery froze, from ledger files whose digest the journal names."""
-    from pathlib import Path
-
     import pandas as pd
 
     from tasks.catchup import read_frozen

@@ -445,6 +445,23 @@ class ActionItemRow:
 
 
 @dataclass(frozen=True)
+class SimilarRow:
+    """A similar incident before this one.
+
+    Attributes:
+        alike: what it shares with this one.
+        left: its work that was not done and would have helped, in words; `done`: what was done and did not.
+    """
+
+    id: str
+    summary: str
+    alike: str
+    state: str
+    left: tuple[str, ...] = ()
+    done: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class Cause:
     """Trigger, contributing factors and class: never a named culprit."""
 
@@ -533,7 +550,7 @@ class ReviewContent:
     findings: tuple[FindingRow, ...] = ()
     lessons: tuple[LessonRow, ...] = ()
     action_items: tuple[ActionItemRow, ...] = ()
-    similar_incidents: tuple[str, ...] = ()
+    similar_incidents: tuple[SimilarRow, ...] = ()
     changes: tuple[ChangeRow, ...] = ()
     had_before: tuple[str, ...] = ()
     proposals: tuple[Proposal, ...] = ()

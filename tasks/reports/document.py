@@ -640,7 +640,25 @@ def _items(content: ReviewContent) -> Iterable[Block]:
     else:
         yield Paragraph("No action item was recorded.")
     if content.similar_incidents:
-        yield Bullets("Similar past incidents", content.similar_incidents)
+        yield Table(
+            (
+                Heading("Incident"),
+                Heading("Alike"),
+                Heading("Would an earlier action have prevented this one?"),
+            ),
+            tuple(
+                (
+                    Cell(one.id, one.summary),
+                    Cell(one.alike, one.state.replace("_", " ")),
+                    Cell(
+                        "; ".join((*one.left, *one.done)) or "nothing that was left open would have",
+                        tone="bad" if one.left else "",
+                    ),
+                )
+                for one in content.similar_incidents
+            ),
+            "Similar past incidents",
+        )
 
 
 _GLOSSARY = (

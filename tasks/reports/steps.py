@@ -35,6 +35,7 @@ from tasks.plan import load_plan
 from tasks.reports.assembly import (
     Figures,
     assemble,
+    missed_lessons,
     readers_since,
     rows_at_risk,
     rows_lost,
@@ -319,7 +320,10 @@ def leave_action_items(
         data=data,
         objectives=tuple(objectives),
         findings=tuple(findings),
-        lessons=tuple(lessons(case.facts, messages.counts, data, reputation, findings, net)),
+        lessons=(
+            *lessons(case.facts, messages.counts, data, reputation, findings, net),
+            *missed_lessons(case),
+        ),
         items=tuple(items),
     )
 

@@ -32,6 +32,7 @@ from tasks.reports import (
     PlaceboRecord,
     ReputationRow,
     ReviewContent,
+    SimilarRow,
     TimelineRow,
     with_noise_band,
 )
@@ -310,7 +311,9 @@ def content() -> ReviewContent:
             ),
             ActionItemRow("Drill the restore of contacts", "prevent", "P2", "", None),
         ),
-        similar_incidents=("INC-0000 (12 Aug 2011): provider down for 2 h",),
+        similar_incidents=(
+            SimilarRow("INC-0000", "provider down for 2 h", "same provider listmonk", "closed"),
+        ),
         cause=Cause(
             "technical_failure",
             "The provider's sending process died and came back without its workers.",

@@ -63,7 +63,9 @@ def table(written: Any, name: str) -> pd.DataFrame:
 
 
 def zeros(written: Any) -> dict[str, str]:
-    found = re.findall(r"<tr>\s*<th[^>]*>(.*?)</th>\s*<td[^>]*>(.*?)</td>", written.html.read_text(), re.S)
+    found = re.findall(
+        r"<tr>\s*<th scope=.row[^>]*>(.*?)</th>\s*<td[^>]*>(.*?)</td>", written.html.read_text(), re.S
+    )
     return {text_of(name): text_of(value) for name, value in found}
 
 
