@@ -66,7 +66,8 @@ def measured(folder: str) -> None:
         return Timed
 
     for name in (
-        "gather_case", "count_messages", "estimate_loss", "check_sender_reputation", "count_data", "hold_objectives",
+        "gather_case", "count_messages", "estimate_loss", "check_sender_reputation", "check_mailbox_providers",
+        "count_data", "hold_objectives",
         "hold_plan_against_journal", "leave_action_items", "write_review", "tell_stakeholders",
     ):  # fmt: skip
         setattr(steps, name, timed(name, getattr(steps, name)))

@@ -6,6 +6,7 @@ from prefect import flow
 
 from tasks.reports.steps import (
     Reviewed,
+    check_mailbox_providers,
     check_sender_reputation,
     count_data,
     count_messages,
@@ -41,10 +42,11 @@ def review(plan: str = "plan.yaml", incident: str = "", settle: bool = False) ->
     messages = count_messages(case)
     money = estimate_loss(case, messages)
     reputation = check_sender_reputation(case)
+    inboxes = check_mailbox_providers(case)
     data = count_data(case)
     objectives = hold_objectives(case)
     findings = hold_plan_against_journal(case, objectives)
-    figures = leave_action_items(case, messages, money, reputation, data, objectives, findings)
+    figures = leave_action_items(case, messages, money, reputation, data, objectives, findings, inboxes)
     content, written = write_review(case, figures)
     tell_stakeholders(case, content, written)
     return publish_review(case, figures, content, written)

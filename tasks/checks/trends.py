@@ -61,7 +61,7 @@ def _panels(points: Sequence[Point], width: int) -> altair.TopLevelMixin:
 
 def _panel(
     title: str, colour: str, values: Sequence[float | None], points: Sequence[Point]
-) -> altair.LayerChart:
+) -> altair.LayerChart | altair.FacetChart:
     """One figure over the snapshots in their order; a gap is one that is not known."""
     import altair as alt
 

@@ -113,7 +113,10 @@ def sends_of(attempts: pd.DataFrame, campaigns: pd.DataFrame, *, before: datetim
 def reactions_of(
     attempts: pd.DataFrame, reactions: pd.DataFrame, *, since: datetime, until: datetime
 ) -> pd.DataFrame:
-    """Return per campaign `messages`, `bounce`, `complaint`, `unsubscribe` of what was sent in a span."""
+    """Return per campaign `messages`, `bounce`, `complaint`, `unsubscribe` of what was sent in a span.
+
+    `deferral` counts what a mail server put off and nobody tried again: it is no part of `messages`.
+    """
     inside = (attempts["attempted_at"] >= pd.Timestamp(since)) & (
         attempts["attempted_at"] < pd.Timestamp(until)
     )
@@ -123,7 +126,10 @@ def reactions_of(
     refused = sent.loc[sent["outcome"] == "bounced", keys].assign(type="bounce")
     sent = sent[keys]
     found = pd.concat([sent.merge(reactions, on=keys), refused])
+    put_off = attempts[inside & (attempts["outcome"] == "not_attempted")].groupby("campaign_id").size()
     table = sent.groupby("campaign_id").size().rename("messages").to_frame()
+    table = table.reindex(table.index.union(put_off.index), fill_value=0)
+    table["deferral"] = put_off.reindex(table.index).fillna(0).astype("int64")
     for kind in ("bounce", "complaint", "unsubscribe"):
         mine = found[found["type"] == kind].drop_duplicates(keys)
         table[kind] = mine.groupby("campaign_id").size().reindex(table.index).fillna(0).astype("int64")

@@ -114,8 +114,10 @@ def draw(build: Callable[[int], altair.TopLevelMixin], title: str, alt: str) -> 
         title: what it is, in a few words.
         alt: what it shows, in words.
     """
-    drawn = (_svg(json.dumps(build(width).to_dict(validate=False)), title, alt) for width in (WIDE, NARROW))
-    return Drawing(*drawn, title, alt)
+    wide, narrow = (
+        _svg(json.dumps(build(width).to_dict(validate=False)), title, alt) for width in (WIDE, NARROW)
+    )
+    return Drawing(wide, narrow, title, alt)
 
 
 def png_of(svg: str) -> bytes:

@@ -44,6 +44,7 @@ from tasks.reports.content import (
     MessageCounts,
     MetricRow,
     ObjectiveRow,
+    OpenRow,
     Outage,
     PlaceboRecord,
     ReputationRow,
@@ -51,9 +52,11 @@ from tasks.reports.content import (
     SimilarRow,
     Statistic,
     TimelineRow,
+    WatchRow,
     with_noise_band,
 )
 from tasks.reports.findings import NewItem
+from tasks.reports.inboxes import Inbox, WatchDay
 from tasks.reports.prevention import similar_rows
 from tasks.reports.words import rows_at_risk as rows_at_risk_in_all
 from tasks.reports.words import rows_lost as rows_lost_in_all
@@ -95,6 +98,8 @@ class Figures:
     findings: tuple[FindingRow, ...]
     lessons: tuple[LessonRow, ...]
     items: tuple[NewItem, ...]
+    inboxes: tuple[Inbox, ...] = ()
+    watched: tuple[WatchDay, ...] = ()
 
 
 def assemble(case: Case, figures: Figures) -> ReviewContent:
@@ -174,6 +179,15 @@ def assemble(case: Case, figures: Figures) -> ReviewContent:
         ),
         communications=_communications(case),
         reputation=tuple(_reputation(one) for one in figures.reputation),
+        inboxes=tuple(
+            replace(_reputation(check), mailbox=one.name) for one in figures.inboxes for check in one.checks
+        ),
+        opens=tuple(
+            OpenRow(one.name, one.opened_before, one.messages_before, one.opened, one.messages)
+            for one in figures.inboxes
+            if one.opened is not None and one.opened_before is not None
+        ),
+        watch=tuple(WatchRow(**vars(one)) for one in figures.watched),
         data=data_rows(figures.data),
         findings=figures.findings,
         lessons=figures.lessons,

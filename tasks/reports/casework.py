@@ -239,6 +239,16 @@ def open_snapshots(case: Case, store: Store) -> duckdb.DuckDBPyConnection:
     return _connect(store, case.after, case.before)
 
 
+def open_canonical(case: Case, store: Store) -> duckdb.DuckDBPyConnection:
+    """Return a DuckDB connection with the canonical views of the snapshots after recovery."""
+    connection = _connect(store, case.after, {})
+    for source in case.after:
+        mapping = case.loaded.plan.sources[source].mapping
+        if mapping != "none":
+            canonical_views(connection, f"after_{source}", mapping)
+    return connection
+
+
 def _impact_start(
     measured: datetime | None, journaled: datetime | None, detected: datetime
 ) -> tuple[datetime, str]:

@@ -232,14 +232,14 @@ def _placebos(errors: list[float], loss: int, currency: str, width: int) -> alta
         fontWeight=600,
         color=COLOURS["loss"],
     )
-    layers: altair.LayerChart = alt.layer(
+    layers = alt.layer(
         alt.Chart(_rows(columns, currency))
         .mark_bar(color=COLOURS["usual"], stroke=COLOURS["paper"], strokeWidth=0.5)
         .encode(x=x, x2="high:Q", y=y),
         here.mark_rule(color=COLOURS["loss"], strokeWidth=2),
         label.encode(y=alt.value(2)),
-    ).properties(width=width - _MARGIN - 30, height=150)
-    return layers
+    )
+    return layers.properties(width=width - _MARGIN - 30, height=150)
 
 
 def _rows(rows: list[dict[str, Any]], currency: str) -> altair.Data:

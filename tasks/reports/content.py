@@ -359,6 +359,7 @@ class ReputationRow:
     """One deliverability rate before the outage and of the catch-up, as fractions, with the counts behind it.
 
     Attributes:
+        mailbox: the mailbox provider; empty: all of them.
         z: difference in standard errors.
         alarm: somebody must act.
         count: catch-up messages of `messages` that had it; `baseline_count` of `baseline_messages` before.
@@ -377,6 +378,31 @@ class ReputationRow:
     baseline_count: int | None = None
     baseline_messages: int | None = None
     p_value: float | None = None
+    mailbox: str = ""
+
+
+@dataclass(frozen=True)
+class OpenRow:
+    """Messages opened at one mailbox provider, before the outage and of the catch-up: reported, never judged."""
+
+    mailbox: str
+    opened_before: int
+    messages_before: int
+    opened: int
+    messages: int
+
+
+@dataclass(frozen=True)
+class WatchRow:
+    """What was sent to one mailbox provider on a day after the outage (1 is the first), and what it brought."""
+
+    day: int
+    mailbox: str
+    messages: int
+    bounce: int
+    complaint: int
+    unsubscribe: int
+    deferral: int
 
 
 @dataclass(frozen=True)
@@ -521,6 +547,7 @@ class ReviewContent:
 
     Attributes:
         loss: None where it could not be estimated; `loss_missing_because` then says why.
+        reputation: over all mailbox providers; `inboxes`: of each; `opens`: of each, never judged; `watch`: each day.
         record: the method on this shop's own past; None where too few windows can say.
         impact_lines: lines beside those that follow from `messages`, `data` and `outage`, which are always shown.
         hours: the revenue series of the chart, oldest first.
@@ -546,6 +573,9 @@ class ReviewContent:
     actions: tuple[ActionRow, ...] = ()
     communications: tuple[CommunicationRow, ...] = ()
     reputation: tuple[ReputationRow, ...] = ()
+    inboxes: tuple[ReputationRow, ...] = ()
+    opens: tuple[OpenRow, ...] = ()
+    watch: tuple[WatchRow, ...] = ()
     data: tuple[DataRow, ...] = ()
     findings: tuple[FindingRow, ...] = ()
     lessons: tuple[LessonRow, ...] = ()

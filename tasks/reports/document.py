@@ -23,7 +23,7 @@ from tasks.pages import (
     Table,
 )
 from tasks.reports.charts import draw_loss, draw_placebos, draw_revenue
-from tasks.reports.content import Loss, ReviewContent
+from tasks.reports.content import Loss, ReputationRow, ReviewContent
 from tasks.reports.words import (
     NOT_KNOWN,
     bottom_line,
@@ -526,7 +526,31 @@ def _reputation(content: ReviewContent) -> Iterable[Block]:
     if not content.reputation:
         yield Paragraph("Not examined.")
         return
-    yield Table(
+    yield _rates(content.reputation, "")
+    if content.inboxes:
+        yield _rates(content.inboxes, "At each mailbox provider")
+    if content.opens:
+        yield Table(
+            (Heading("Opened"), Heading("Before", True), Heading("After", True)),
+            tuple(
+                (
+                    Cell(one.mailbox),
+                    _share(one.opened_before, one.messages_before),
+                    _share(one.opened, one.messages),
+                )
+                for one in content.opens
+            ),
+            "Open rate: reported, never judged",
+        )
+        yield Paragraph(
+            "An open rate is no measure of deliverability; filters open mail, and readers do not."
+        )
+    if content.watch:
+        yield _watch(content)
+
+
+def _rates(rows: tuple[ReputationRow, ...], title: str) -> Table:
+    return Table(
         (
             Heading("Rate"),
             *(Heading(n, True) for n in ("Before", "After", "Limit", "Standard errors")),
@@ -534,7 +558,7 @@ def _reputation(content: ReviewContent) -> Iterable[Block]:
         ),
         tuple(
             (
-                Cell(one.metric.replace("_", " "), one.note),
+                Cell(f"{one.mailbox} {one.metric.replace('_', ' ')}".strip(), one.note),
                 Cell(say_rate(one.baseline), _of(one.baseline_count, one.baseline_messages)),
                 Cell(say_rate(one.after), _of(one.count, one.messages)),
                 Cell(say_rate(one.threshold)),
@@ -546,9 +570,38 @@ def _reputation(content: ReviewContent) -> Iterable[Block]:
                     tone="good" if one.after is not None else "quiet",
                 ),
             )
-            for one in content.reputation
+            for one in rows
         ),
+        title,
     )
+
+
+def _watch(content: ReviewContent) -> Table:
+    """The days after the outage; a cell is one mailbox provider's bounces and complaints of that day's messages."""
+    names = sorted({one.mailbox for one in content.watch})
+    days = sorted({one.day for one in content.watch})
+    seen = {(one.day, one.mailbox): one for one in content.watch}
+
+    def cell(day: int, name: str) -> Cell:
+        one = seen.get((day, name))
+        if one is None:
+            return Cell("—", tone="quiet")
+        rates = ", ".join(
+            f"{say_percent(count / one.messages, 1)} {what}"
+            for count, what in ((one.bounce, "bounced"), (one.complaint, "complained"))
+            if one.messages
+        )
+        return Cell(rates or "none taken", f"of {one.messages:,}; {one.deferral:,} put off")
+
+    return Table(
+        (Heading("Sent"), *(Heading(one) for one in names)),
+        tuple((Cell(f"D+{day}"), *(cell(day, name) for name in names)) for day in days),
+        "Day by day after the outage",
+    )
+
+
+def _share(count: int, messages: int) -> Cell:
+    return Cell("—" if not messages else say_percent(count / messages, 1), _of(count, messages))
 
 
 def _of(count: int | None, messages: int | None) -> str:

@@ -41,11 +41,21 @@ from tasks.reports.assembly import (
     rows_lost,
     summary_lines,
 )
-from tasks.reports.casework import Case, open_case, open_snapshots
+from tasks.reports.casework import Case, open_canonical, open_case, open_snapshots
 from tasks.reports.content import FindingRow, ReviewContent
 from tasks.reports.errors import ReportError
 from tasks.reports.findings import action_items, lessons, plan_against_journal
 from tasks.reports.followup import Reminder, follow_up, reminder
+from tasks.reports.inboxes import (
+    COUNTED,
+    Inbox,
+    WatchDay,
+    check_inboxes,
+    inbox_lessons,
+    read_mailboxes,
+    read_opens,
+    watch,
+)
 from tasks.reports.proposals import plan_patch, proposals
 from tasks.reports.settling import Unsettled, unsettled
 from tasks.reports.writing import WrittenReport, first_issued, write_report
@@ -246,8 +256,33 @@ def check_sender_reputation(case: Case) -> list[ReputationCheck]:
     baseline = reactions_of(evidence.attempts, evidence.reactions, since=since, until=case.impact_started_at)
     caught_up = evidence.attempts[evidence.attempts["campaign_id"].isin(list(case.facts.ledgers))]
     late = reactions_of(caught_up, evidence.reactions, since=case.restored_at, until=case.until)
-    counted = {name: int(late[name].sum()) for name in ("messages", "bounce", "complaint", "unsubscribe")}
-    return check_reputation(counted, baseline)
+    return check_reputation({name: int(late[name].sum()) for name in COUNTED}, baseline)
+
+
+@task(cache_policy=NO_CACHE)
+def check_mailbox_providers(case: Case) -> tuple[list[Inbox], list[WatchDay]]:
+    """Do the same at each mailbox provider, and watch the fourteen days after the outage; nothing without addresses."""
+    since = case.impact_started_at - timedelta(days=case.loaded.plan.report.baseline_days)
+    connection = open_canonical(case, open_plan_store(case.loaded))
+    try:
+        mailboxes = read_mailboxes(connection, case.loaded.plan.ramp.mailbox_providers)
+        if mailboxes is None:
+            return [], []
+        recent = case.evidence.attempts["attempted_at"] >= since
+        opens = read_opens(connection, set(case.evidence.attempts.loc[recent, "campaign_id"]))
+    finally:
+        connection.close()
+    found = check_inboxes(
+        case.evidence,
+        mailboxes,
+        opens,
+        caught_up=case.facts.ledgers,
+        since=since,
+        started=case.impact_started_at,
+        restored=case.restored_at,
+        until=case.until,
+    )
+    return found, watch(case.evidence, mailboxes, restored=case.restored_at, until=case.data_until)
 
 
 @task(cache_policy=NO_CACHE)
@@ -302,6 +337,7 @@ def leave_action_items(
     data: DataImpact,
     objectives: Sequence[ObjectiveCheck],
     findings: Sequence[FindingRow],
+    inboxes: tuple[list[Inbox], list[WatchDay]] = ([], []),
 ) -> Figures:
     """Write the work that follows into the journal (once), and return all figures together."""
     items = action_items(
@@ -322,9 +358,12 @@ def leave_action_items(
         findings=tuple(findings),
         lessons=(
             *lessons(case.facts, messages.counts, data, reputation, findings, net),
+            *inbox_lessons(inboxes[0]),
             *missed_lessons(case),
         ),
         items=tuple(items),
+        inboxes=tuple(inboxes[0]),
+        watched=tuple(inboxes[1]),
     )
 
 

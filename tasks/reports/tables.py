@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from tasks.reports.content import ReviewContent
+from tasks.reports.content import ReputationRow, ReviewContent
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -302,21 +302,46 @@ def _communications(content: ReviewContent) -> Iterator[Row]:
 
 
 def _reputation(content: ReviewContent) -> Iterator[Row]:
-    for one in content.reputation:
+    yield from (_rate(one) for one in content.reputation)
+
+
+def _inboxes(content: ReviewContent) -> Iterator[Row]:
+    for one in content.inboxes:
+        yield {"mailbox": one.mailbox} | _rate(one)
+    for seen in content.opens:
         yield {
-            "rate": one.metric,
-            "baseline": one.baseline,
-            "after": one.after,
-            "z": one.z,
-            "alarm": one.alarm,
-            "threshold": one.threshold,
-            "note": one.note,
-            "count": one.count,
-            "messages": one.messages,
-            "baseline_count": one.baseline_count,
-            "baseline_messages": one.baseline_messages,
-            "p_value": one.p_value,
+            "mailbox": seen.mailbox,
+            "rate": "open",
+            "baseline": seen.opened_before / seen.messages_before if seen.messages_before else None,
+            "after": seen.opened / seen.messages if seen.messages else None,
+            "alarm": False,
+            "note": "reported, never judged",
+            "count": seen.opened,
+            "messages": seen.messages,
+            "baseline_count": seen.opened_before,
+            "baseline_messages": seen.messages_before,
         }
+
+
+def _watch(content: ReviewContent) -> Iterator[Row]:
+    yield from (vars(one) for one in content.watch)
+
+
+def _rate(one: ReputationRow) -> Row:
+    return {
+        "rate": one.metric,
+        "baseline": one.baseline,
+        "after": one.after,
+        "z": one.z,
+        "alarm": one.alarm,
+        "threshold": one.threshold,
+        "note": one.note,
+        "count": one.count,
+        "messages": one.messages,
+        "baseline_count": one.baseline_count,
+        "baseline_messages": one.baseline_messages,
+        "p_value": one.p_value,
+    }
 
 
 def _data_loss(content: ReviewContent) -> Iterator[Row]:
@@ -386,6 +411,21 @@ _COUNTS = (
     Column(
         "unknown", "count", "handed over and never answered; in no other count; none of earlier incidents"
     ),
+)
+
+_RATE = (
+    Column("rate", "text", "its name"),
+    Column("baseline", "number", "before the outage"),
+    Column("after", "number", "after it"),
+    Column("z", "number", "difference in standard errors"),
+    Column("alarm", "flag", "it needs somebody to act"),
+    Column("threshold", "number", "the limit it is held against"),
+    Column("note", "text", "a remark"),
+    Column("count", "count", "messages of the catch-up that had it"),
+    Column("messages", "count", "messages of the catch-up"),
+    Column("baseline_count", "count", "messages before the outage that had it"),
+    Column("baseline_messages", "count", "messages before the outage"),
+    Column("p_value", "number", "probability of so many or more in a campaign like those before"),
 )
 
 TABLES: tuple[TableSpec, ...] = (
@@ -642,22 +682,32 @@ TABLES: tuple[TableSpec, ...] = (
     ),
     TableSpec(
         "reputation",
-        "one deliverability rate",
-        (
-            Column("rate", "text", "its name"),
-            Column("baseline", "number", "before the outage"),
-            Column("after", "number", "after it"),
-            Column("z", "number", "difference in standard errors"),
-            Column("alarm", "flag", "it needs somebody to act"),
-            Column("threshold", "number", "the limit it is held against"),
-            Column("note", "text", "a remark"),
-            Column("count", "count", "messages of the catch-up that had it"),
-            Column("messages", "count", "messages of the catch-up"),
-            Column("baseline_count", "count", "messages before the outage that had it"),
-            Column("baseline_messages", "count", "messages before the outage"),
-            Column("p_value", "number", "probability of so many or more in a campaign like those before"),
-        ),
+        "one deliverability rate over all mailbox providers",
+        _RATE,
         _reputation,
+    ),
+    TableSpec(
+        "inboxes",
+        "one deliverability rate at one mailbox provider",
+        (
+            Column("mailbox", "text", "`gmail`, `outlook`, `yahoo`, `apple`, one of the plan, or `other`"),
+            *_RATE,
+        ),
+        _inboxes,
+    ),
+    TableSpec(
+        "watch",
+        "what was sent to one mailbox provider on one day after the outage",
+        (
+            Column("day", "count", "1 is the day that begins with the restoration; up to 14"),
+            Column("mailbox", "text", "the mailbox provider"),
+            Column("messages", "count", "sent on that day"),
+            Column("bounce", "count", "of these bounced"),
+            Column("complaint", "count", "of these complained of"),
+            Column("unsubscribe", "count", "of these answered by an opt-out"),
+            Column("deferral", "count", "put off by a mail server, on top of `messages`"),
+        ),
+        _watch,
     ),
     TableSpec(
         "data_loss",

@@ -197,10 +197,13 @@ def review(shop: Shop) -> tuple[Any, Any, Any, Any]:
         messages = steps.count_messages.fn(case)
         money = steps.estimate_loss.fn(case, messages)
         reputation = steps.check_sender_reputation.fn(case)
+        inboxes = steps.check_mailbox_providers.fn(case)
         data = steps.count_data.fn(case)
         objectives = steps.hold_objectives.fn(case)
         findings = steps.hold_plan_against_journal.fn(case, objectives)
-        figures = steps.leave_action_items.fn(case, messages, money, reputation, data, objectives, findings)
+        figures = steps.leave_action_items.fn(
+            case, messages, money, reputation, data, objectives, findings, inboxes
+        )
         content, written = steps.write_review.fn(case, figures)
         steps.tell_stakeholders.fn(case, content, written)
     return case, figures, content, written

@@ -30,6 +30,7 @@ HISTORIES = {
         summary="the provider accepts nothing on the morning of Cyber Monday",
         opted_out=7,
         unsubscribed=23,
+        bounces={"yahoo.com": 0.15},
     ),
     "partial": Script(
         datetime(2011, 10, 10, 16),
@@ -162,8 +163,38 @@ def test_who_had_the_old_figures_is_named(monday: Reviewed) -> None:
     assert "leadership" in text_of(monday.written.html.read_text()).split("Who had the old ones")[1][:120]
 
 
-def amounts(text: str) -> set[str]:
-    return set(re.findall(r"−?£[\d,]+|\d[\d,]*(?= (?:messages?|rows?) )", text))
+def test_one_mailbox_provider_that_turns_mail_away_is_not_hidden_by_the_others(monday: Reviewed) -> None:
+    shop = monday.shop
+    inboxes = table(monday.written, "inboxes").set_index(["mailbox", "rate"])
+    late = shop.messages.to_pandas()
+    sale = next(number for number, _, _, at in shop.campaigns if at == datetime(2011, 11, 28, 9))
+    late = late[late["campaign_id"] == sale]
+    domain = late["subscriber_id"].map(lambda one: scripted.DOMAINS[one % len(scripted.DOMAINS)])
+    for name, domains in {"yahoo": "yahoo.com", "gmail": "gmail.com", "other": "post.example"}.items():
+        mine = late[domain == domains]
+        row = inboxes.loc[name, "bounce"]
+        assert (row["count"], row["messages"]) == ((mine["smtp_code"] == 550).sum(), len(mine))
+    bounces = inboxes.xs("bounce", level="rate")
+    assert list(bounces.index[bounces["alarm"]]) == ["yahoo"]
+    assert not inboxes.xs("open", level="rate")["alarm"].any()
+    whole = table(monday.written, "reputation").set_index("rate")
+    for rate in ("bounce", "complaint", "unsubscribe", "deferral"):
+        assert inboxes.xs(rate, level="rate")["count"].sum() == whole.loc[rate, "count"]
+    page = text_of(monday.written.html.read_text())
+    assert "At yahoo the catch-up's bounce rate was" in page
+    assert "Open rate: reported, never judged" in page
+
+
+def test_the_days_after_the_outage_add_up_to_the_senders_log(monday: Reviewed) -> None:
+    days = table(monday.written, "watch")
+    shop = monday.shop
+    sent = shop.messages.to_pandas()
+    known = pd.Timestamp(monday.case.data_until).tz_localize(None)
+    after = sent[(sent["queued_at"] >= shop.script.restored) & (sent["queued_at"] < known)]
+    assert days["messages"].sum() == len(after)
+    assert days["bounce"].sum() == (after["smtp_code"] == 550).sum()
+    assert set(days["day"]) <= {1, 2, 3}
+    assert "D+1" in text_of(monday.written.html.read_text())
 
 
 @pytest.mark.parametrize("circle", ["board", "executives", "support", "audience"])
