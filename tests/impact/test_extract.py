@@ -52,6 +52,8 @@ def test_a_refusal_and_a_bounce_that_comes_later_both_count_once_and_only_inside
             (1, 12, "bounced", NINE),
             (1, 13, "unknown", NINE),
             (1, 14, "bounced", NINE - timedelta(hours=1)),
+            (1, 15, "not_attempted", NINE),
+            (3, 16, "not_attempted", NINE),
         ],
         columns=["campaign_id", "subscriber_id", "outcome", "attempted_at"],
     )
@@ -59,5 +61,9 @@ def test_a_refusal_and_a_bounce_that_comes_later_both_count_once_and_only_inside
         [(1, 10, "bounce"), (1, 12, "bounce"), (1, 14, "bounce"), (2, 11, "bounce")],
         columns=["campaign_id", "subscriber_id", "type"],
     )
-    [row] = reactions_of(attempts, reactions, since=NINE, until=NINE + timedelta(hours=1)).to_dict("records")
-    assert row == {"campaign_id": 1, "messages": 3, "bounce": 2, "complaint": 0, "unsubscribe": 0}
+    found = reactions_of(attempts, reactions, since=NINE, until=NINE + timedelta(hours=1)).to_dict("records")
+    nothing = {"messages": 0, "bounce": 0, "complaint": 0, "unsubscribe": 0}
+    assert found == [
+        {"campaign_id": 1} | nothing | {"messages": 3, "bounce": 2, "deferral": 1},
+        {"campaign_id": 3} | nothing | {"deferral": 1},
+    ]

@@ -57,6 +57,7 @@ def facts(**changes):
         "metrics": (),
         "action_items": (),
         "similar": (),
+        "similar_items": (),
         "ledgers": {},
         "restored_at": None,
         "unknown_file": "",

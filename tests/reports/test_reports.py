@@ -180,7 +180,7 @@ def test_an_interval_with_zero_says_so_in_the_bottom_line_and_in_the_words(writt
     page = text_of(written.html.read_text())
     assert "this outage alone cannot be told from an ordinary week" in page
     assert "Net loss £1,240 (95 % interval −£2,600 to £5,400)" in page
-    assert "The interval includes zero." in page
+    assert "The interval includes zero: no loss is established." in page
 
 
 def test_an_interval_above_zero_establishes_a_loss(content: ReviewContent, tmp_path: Path) -> None:
