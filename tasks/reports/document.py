@@ -542,9 +542,7 @@ def _reputation(content: ReviewContent) -> Iterable[Block]:
             ),
             "Open rate: reported, never judged",
         )
-        yield Paragraph(
-            "An open rate is no measure of deliverability; filters open mail, and readers do not."
-        )
+        yield Paragraph("An open rate is no measure of deliverability: filters open mail that nobody reads.")
     if content.watch:
         yield _watch(content)
 
