@@ -2,29 +2,14 @@
 
 from __future__ import annotations
 
-import os
 import select
 import socket
 import subprocess
-import threading
-import time
 from pathlib import Path
 
 from tasks.drills.errors import DrillError
 
 _START_SECONDS = 60.0
-
-
-def end_with_parent() -> None:
-    """Let this process end soon after the one that started it, so that a killed drill leaves no servers behind."""
-    parent = os.getppid()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(0.5)
-        os._exit(0)
-
-    threading.Thread(target=watch, daemon=True, name="parent-watch").start()
 
 
 def wait_for_line(process: subprocess.Popen[str], what: str, log: Path) -> str:

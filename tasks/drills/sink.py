@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 from urllib.parse import parse_qs, urlsplit
 
-from tasks.core import open_clock
-from tasks.drills.processes import end_with_parent, stop, wait_for_line
+from tasks.core import end_with_parent, open_clock
+from tasks.drills.processes import stop, wait_for_line
 
 MAILBOX = "mailbox.jsonl"
 SEEDS = "seeds.jsonl"

@@ -19,7 +19,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
-from tasks.core import DrivenClock
+from tasks.core import DrivenClock, end_with_parent
 from tasks.drills.errors import DrillError
 from tasks.drills.esp.api import build_api
 from tasks.drills.esp.behaviour import Rates
@@ -27,7 +27,7 @@ from tasks.drills.esp.engine import Engine, Settings
 from tasks.drills.esp.faults import Faults
 from tasks.drills.esp.schema import connect
 from tasks.drills.esp.transport import Smtp
-from tasks.drills.processes import end_with_parent, loopback_socket
+from tasks.drills.processes import loopback_socket
 
 FAULTS_FILE = "faults.json"
 TOKEN_VARIABLE = "DRILL_ESP_TOKEN"  # noqa: S105 - the name of a variable
