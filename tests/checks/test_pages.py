@@ -179,11 +179,9 @@ def test_the_page_of_a_snapshot_tells_everything_and_asks_nobody(
     assert seen.fits()
     shown = "[...document.querySelectorAll('figure svg')].filter(s => s.getBoundingClientRect().width > 0)"
     assert seen.page.evaluate(f"{shown}.length") == 3, "a trend for each table"
-    assert "over 3 snapshots" in seen.page.evaluate(f"{shown}[0].querySelector('title').textContent")
-    assert (
-        seen.page.evaluate(f"{shown}[0].querySelector('polyline').getAttribute('points').split(' ').length")
-        == 3
-    )
+    assert "over 3 snapshots" in seen.page.evaluate(f"{shown}[0].querySelector('desc').textContent")
+    line = seen.page.evaluate(f"{shown}[0].querySelector('.mark-line path').getAttribute('d')")
+    assert len(re.findall("[ML]", line)) == 3, "a point for each snapshot"
     dark = seen.page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (dark == "rgb(17, 21, 26)") == (scheme == "dark")
     assert seen.complaints == []
