@@ -519,20 +519,20 @@ def _worth(
 
     from tasks.impact import Calendar, Counterfactual, ImpactError, ShopHistory
 
-    history = ShopHistory(
-        orders=pd.DataFrame(orders, columns=["ordered_at", "campaign_id", "total_minor"]),
-        sends=pd.DataFrame(
-            [(one.started_at, one.kind, one.campaign_id, one.sent) for one in sent],
-            columns=["sent_at", "kind", "campaign_id", "messages"],
-        ),
-        planned=pd.DataFrame(
-            {"planned_at": [at], "kind": [sent[-1].kind], "campaign_id": [0], "messages": [0]}
-        ),
-        impact_started_at=at,
-        horizon_hours=1,
-        calendar=Calendar(loaded.plan.report.timezone, loaded.plan.report.country),
-    )
     try:
+        history = ShopHistory(
+            orders=pd.DataFrame(orders, columns=["ordered_at", "campaign_id", "total_minor"]),
+            sends=pd.DataFrame(
+                [(one.started_at, one.kind, one.campaign_id, one.sent) for one in sent],
+                columns=["sent_at", "kind", "campaign_id", "messages"],
+            ),
+            planned=pd.DataFrame(
+                {"planned_at": [at], "kind": [sent[-1].kind], "campaign_id": [0], "messages": [0]}
+            ),
+            impact_started_at=at,
+            horizon_hours=1,
+            calendar=Calendar(loaded.plan.report.timezone, loaded.plan.report.country),
+        )
         shop_model = Counterfactual(history)
     except ImpactError:
         return {}

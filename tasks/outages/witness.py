@@ -36,6 +36,8 @@ _ORDERS = sa.table(
     sa.column("campaign_id", sa.Integer),
     sa.column("total_minor", sa.BigInteger),
 )
+_BOUGHT = _ORDERS.c.total_minor > 0
+"""As in the reports: what a shop books to correct its accounts is no order, and nobody's worth."""
 
 
 @dataclass(frozen=True)
@@ -104,7 +106,7 @@ class ShopWitness:
         total = sa.func.sum(_ORDERS.c.total_minor)
         recent = _ORDERS.c.ordered_at.between(_naive(now - MEASURED_OVER), _naive(now))
         rows = self._read(
-            sa.select(_ORDERS.c.campaign_id, total).where(recent).group_by(_ORDERS.c.campaign_id)
+            sa.select(_ORDERS.c.campaign_id, total).where(recent, _BOUGHT).group_by(_ORDERS.c.campaign_id)
         )
         if not rows:
             return Earnings()
@@ -117,7 +119,7 @@ class ShopWitness:
     def orders(self, since: datetime, until: datetime) -> list[tuple[datetime, int | None, int]]:
         """Return the orders of that time: when, which campaign brought it, minor units; none where not readable."""
         asked = sa.select(_ORDERS.c.ordered_at, _ORDERS.c.campaign_id, _ORDERS.c.total_minor).where(
-            _ORDERS.c.ordered_at.between(_naive(since), _naive(until))
+            _ORDERS.c.ordered_at.between(_naive(since), _naive(until)), _BOUGHT
         )
         rows = self._read(asked) or []
         return [(made.replace(tzinfo=UTC), campaign, int(total or 0)) for made, campaign, total in rows]

@@ -71,7 +71,7 @@ def loaded(tmp_path: Path, page_server: Callable[..., str]) -> LoadedPlan:
 
 @pytest.fixture
 def shop(tmp_path: Path) -> tuple[ShopWitness, list[CampaignCount]]:
-    """Twelve weeks with one newsletter and one sale a week, whose messages bring 10 and 60 pence."""
+    """Twelve weeks with a newsletter and a sale each, whose messages bring 10 and 60 pence, and a debt written off."""
     url = f"sqlite:///{tmp_path / 'shop.db'}"
     campaigns, orders = [], []
     for week in range(12):
@@ -80,6 +80,7 @@ def shop(tmp_path: Path) -> tuple[ShopWitness, list[CampaignCount]]:
             campaigns.append(CampaignCount(key, kind, "finished", 1_000, 1_000, began, began, kind))
             orders += [(began + HOUR * (n % 24), key, PENCE[kind] * 1_000 // 40) for n in range(40)]
     orders += [(NOW - 85 * DAY + HOUR * n, None, 2_000) for n in range(85 * 24)]
+    orders.append((NOW - 9 * DAY, None, -1_106_206))
     engine = sa.create_engine(url)
     with engine.begin() as db:
         table = sa.Table(

@@ -273,6 +273,7 @@ def test_the_shop_counts_webhooks_and_revenue(shop: str) -> None:
         "orders",
         (naive(NOW - HOUR), 7, 28_000),
         (naive(NOW - HOUR), None, 28_000),
+        (naive(NOW - HOUR), None, -1_106_206),
         (naive(NOW - timedelta(days=60)), 7, 1_000_000),
     )
     witness = ShopWitness(shop)
